@@ -1,0 +1,312 @@
+package model
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// End is one end of a flow.
+type End struct {
+	// Namespace is the socket namespace of the socket, an instance
+	// (user/1000) where it is a template's; empty for an unmanaged socket
+	// and for one that is elsewhere.
+	Namespace string
+	// Device is the device namespace of the socket; empty for a socket on
+	// another machine, or in a network namespace that the policy does not name.
+	Device string
+	// Address is the local address and port of the socket as the packet
+	// shows them. At the connecting end the zero Addr means that the kernel
+	// picks it, and port 0 that it picks the port: nothing was bound.
+	Address netip.AddrPort
+}
+
+// Flow is an attempt to reach a socket: the connect of a TCP or SCTP
+// connection, or a datagram that is no answer to another.
+type Flow struct {
+	Protocol Protocol
+	From, To End
+}
+
+// Reason says what decided.
+type Reason string
+
+// The reasons of a [Verdict].
+const (
+	ByRule      Reason = "rule"      // Rule is its index
+	BySame      Reason = "same"      // both sockets are in one socket namespace
+	ByDefault   Reason = "default"   // no rule matched
+	ByUnmanaged Reason = "unmanaged" // no socket namespace claims this end, or it is elsewhere
+)
+
+// Verdict is the decision of one hook.
+type Verdict struct {
+	Hook   Hook
+	Action Action
+	Error  Errno // set when Action is Deny
+	Reason Reason
+	Rule   *Rule // set when Reason is ByRule
+	Audit  bool  // the namespace only counts: a Deny is not carried out
+}
+
+// Refuses reports whether the verdict stops the flow.
+func (v Verdict) Refuses() bool { return v.Action == Deny && !v.Audit }
+
+// Decision is what becomes of a flow. The hooks are listed in the order in
+// which they are asked; the first that refuses decides what is seen.
+type Decision struct {
+	FromBind Verdict // may the connecting socket have its local address?
+	Connect  Verdict
+	ToBind   Verdict // may the listening socket have its local address?
+	Accept   Verdict
+}
+
+// Allowed reports whether the flow happens.
+func (d Decision) Allowed() bool { return d.refusal() == nil }
+
+// Error returns what the connecting application sees, or "" if the flow is
+// allowed. A socket bound where it may not be fails in bind(2) already when it
+// is the connecting one; when it is the listening one nothing is there to
+// connect to.
+func (d Decision) Error() Errno {
+	switch v := d.refusal(); {
+	case v == nil:
+		return ""
+	case v == &d.ToBind:
+		return ECONNREFUSED
+	default:
+		return v.Error
+	}
+}
+
+func (d *Decision) refusal() *Verdict {
+	for _, v := range []*Verdict{&d.FromBind, &d.Connect, &d.ToBind, &d.Accept} {
+		if v.Refuses() {
+			return v
+		}
+	}
+	return nil
+}
+
+// Decide is what a policy means: which rule of which hook decides at each end
+// of a flow. It is the reference that the compiled rules are held against.
+func Decide(p *Policy, f Flow) Decision {
+	return Decision{
+		FromBind: DecideBind(p, f.From.Namespace, f.Protocol, f.From.Address),
+		Connect:  decidePeer(p, Connect, f),
+		ToBind:   DecideBind(p, f.To.Namespace, f.Protocol, f.To.Address),
+		Accept:   decidePeer(p, Accept, f),
+	}
+}
+
+// DecideBind decides about a local address of a namespace's socket. The zero
+// Addr stands for a socket that binds no address (or the wildcard): the
+// namespace's own addresses. Port 0 is a port that the kernel picks.
+func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPort) Verdict {
+	n := p.Namespace(namespace)
+	if namespace == "" || n == nil {
+		return Verdict{Hook: Bind, Action: Allow, Reason: ByUnmanaged}
+	}
+	audit := n.Mode == Audit
+	wildcard := !local.Addr().IsValid() || local.Addr().IsUnspecified()
+	own := wildcard || p.owns(n, local.Addr())
+	if local.Port() == 0 && own {
+		return Verdict{Hook: Bind, Action: Allow, Reason: ByDefault, Audit: audit}
+	}
+	for i := range n.Bind {
+		r := &n.Bind[i]
+		if r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, local.Addr())) {
+			return r.verdict(bindError(n, own), audit)
+		}
+	}
+	action, errno := Allow, Errno("")
+	if d := n.Default.Bind; d != nil {
+		action, errno = d.Action, d.Error
+	} else if len(n.Bind) > 0 {
+		action = Deny
+	}
+	if !own {
+		action, errno = Deny, EADDRNOTAVAIL
+	}
+	if action == Deny && errno == "" {
+		errno = bindError(n, own)
+	}
+	return Verdict{Hook: Bind, Action: action, Error: errno, Reason: ByDefault, Audit: audit}
+}
+
+// bindError is what a denied bind gives when its rule does not say.
+// EADDRINUSE, for a port that another namespace holds, needs the state of
+// the kernel and is decided there.
+func bindError(_ *SocketNamespace, own bool) Errno {
+	if own {
+		return EACCES
+	}
+	return EADDRNOTAVAIL
+}
+
+// decidePeer decides Connect at the From end or Accept at the To end.
+func decidePeer(p *Policy, h Hook, f Flow) Verdict {
+	us, them := f.From, f.To
+	if h == Accept {
+		us, them = f.To, f.From
+	}
+	n := p.Namespace(us.Namespace)
+	if us.Namespace == "" || n == nil || (h == Accept && !acceptVisible(f.Protocol)) {
+		return Verdict{Hook: h, Action: Allow, Reason: ByUnmanaged}
+	}
+	audit := n.Mode == Audit
+	port := f.To.Address.Port() // connect: the remote port; accept: the local port
+	for i := range n.Rules(h) {
+		r := &n.Rules(h)[i]
+		if r.covers(f.Protocol, port) && p.localMatches(n, r, us.Address.Addr()) && p.peerMatches(r, us, them, f.Protocol) {
+			return r.verdict(ECONNREFUSED, audit)
+		}
+	}
+	if identified(us, them, f.Protocol) && us.Namespace == them.Namespace {
+		return Verdict{Hook: h, Action: Allow, Reason: BySame, Audit: audit}
+	}
+	v := Verdict{Hook: h, Action: Deny, Reason: ByDefault, Audit: audit}
+	if d := n.Default.For(h); d != nil {
+		v.Action, v.Error = d.Action, d.Error
+	}
+	if v.Action == Deny && v.Error == "" {
+		v.Error = ECONNREFUSED
+	}
+	return v
+}
+
+// acceptVisible reports whether the kernel can tell which socket receives a
+// packet of the protocol before it is delivered: nft_socket looks up TCP and
+// UDP only (net/ipv4/netfilter/nf_socket_ipv4.c).
+func acceptVisible(proto Protocol) bool { return proto == TCP || proto == UDP }
+
+// identified reports whether the two ends know each other by identity: both
+// are in one device namespace, and the protocol shows the receiving socket.
+func identified(us, them End, proto Protocol) bool {
+	return us.Device != "" && us.Device == them.Device && acceptVisible(proto)
+}
+
+func (r *Rule) verdict(errno Errno, audit bool) Verdict {
+	v := Verdict{Hook: r.Hook, Action: r.Action, Reason: ByRule, Rule: r, Audit: audit}
+	if r.Action == Deny {
+		v.Error = r.Error
+		if v.Error == "" {
+			v.Error = errno
+		}
+	}
+	return v
+}
+
+func (r *Rule) covers(proto Protocol, port uint16) bool {
+	return r.coversProtocol(proto) && r.coversPort(port)
+}
+
+func (r *Rule) coversProtocol(proto Protocol) bool {
+	for _, q := range r.Protocols {
+		if q == proto {
+			return true
+		}
+	}
+	// Ports speak of protocols that have them.
+	return len(r.Protocols) == 0 && (len(r.Ports) == 0 || proto.HasPorts())
+}
+
+func (r *Rule) coversPort(port uint16) bool {
+	for _, pr := range r.Ports {
+		if pr.Contains(port) {
+			return true
+		}
+	}
+	return len(r.Ports) == 0
+}
+
+// localMatches reports whether a rule speaks of this local address. The zero
+// Addr (the kernel picks) is one of the namespace's own.
+func (p *Policy) localMatches(n *SocketNamespace, r *Rule, local netip.Addr) bool {
+	if len(r.Local) == 0 {
+		return !local.IsValid() || p.owns(n, local)
+	}
+	for _, l := range r.Local {
+		if l.Kind == PeerAny {
+			return true
+		}
+		for _, a := range p.PeerAddresses(l, n) {
+			if local.IsValid() && a.Contains(local) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// owns reports whether addr is one of the namespace's own addresses: those it
+// lists, any if it lists none, and loopback always.
+func (p *Policy) owns(n *SocketNamespace, addr netip.Addr) bool {
+	if len(n.Addresses) == 0 || addr.Unmap().IsLoopback() {
+		return true
+	}
+	for _, a := range n.Addresses {
+		if a.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// PeerAddresses returns the addresses that a peer stands for where it is not
+// recognised by identity: a namespace's are those it lists. self is n.
+func (p *Policy) PeerAddresses(peer Peer, n *SocketNamespace) []AddressRange {
+	switch peer.Kind {
+	case PeerAddress:
+		return []AddressRange{peer.Address}
+	case PeerGroup:
+		if g := p.Group(peer.Name); g != nil {
+			return g.Addresses
+		}
+	case PeerNamespace:
+		if m := p.Namespace(peer.Name); m != nil {
+			return m.Addresses
+		}
+	case PeerSelf:
+		return n.Addresses
+	}
+	return nil
+}
+
+// peerMatches reports whether a rule's peers include the other end.
+func (p *Policy) peerMatches(r *Rule, us, them End, proto Protocol) bool {
+	if len(r.Peers) == 0 {
+		return true
+	}
+	known := identified(us, them, proto)
+	for _, peer := range r.Peers {
+		switch peer.Kind {
+		case PeerAny:
+			return true
+		case PeerSelf:
+			// A socket namespace is in one device namespace, so its
+			// sockets always know each other by identity.
+			if known && us.Namespace == them.Namespace {
+				return true
+			}
+		case PeerUnmanaged:
+			if known && them.Namespace == "" {
+				return true
+			}
+		case PeerNamespace:
+			if known {
+				if them.Namespace == peer.Name || strings.HasPrefix(them.Namespace, peer.Name+"/") {
+					return true
+				}
+				continue
+			}
+			fallthrough
+		default:
+			for _, a := range p.PeerAddresses(peer, nil) {
+				if a.Contains(them.Address.Addr()) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

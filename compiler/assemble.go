@@ -1,0 +1,474 @@
+package compiler
+
+import (
+	"fmt"
+	"net/netip"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// The base chains, by the names of their hooks, and the chains that they
+// lead to before a policy is asked.
+const (
+	chainInput   = "input"
+	chainOutput  = "output"
+	chainArrived = "arrived" // input, TCP and UDP: which policy receives?
+	chainNear    = "near"    // input from lo: which policies send and receive?
+	chainLeave   = "leave"   // output, not through lo: which policy sends?
+	chainMark    = "mark"    // output through lo: say who sends
+	chainOther   = "other"   // output, neither UDP nor TCP
+)
+
+// TCP header flags (RFC 9293) that tell the packet that opens a connection.
+const (
+	tcpFIN = 0x01
+	tcpSYN = 0x02
+	tcpRST = 0x04
+	tcpACK = 0x10
+)
+
+const (
+	icmpEchoRequest   = 8   // RFC 792
+	icmpv6EchoRequest = 128 // RFC 4443
+	pktLoopback       = 5   // PACKET_LOOPBACK, linux/if_packet.h
+)
+
+// answersSize bounds the datagram flows whose answers are expected at one time.
+const answersSize = 1 << 18
+
+// The names of the maps of one cgroup level.
+func identityMap(level int) string  { return fmt.Sprintf("identity_%d", level) } // cgroup -> identity
+func connectMap(level int) string   { return fmt.Sprintf("connect_%d", level) }  // cgroup -> policy
+func acceptMap(level int) string    { return fmt.Sprintf("accept_%d", level) }   // cgroup -> policy
+func selfMap(level int) string      { return fmt.Sprintf("self_%d", level) }     // sender, cgroup -> policy
+func doorMap(level int) string      { return fmt.Sprintf("door_%d", level) }     // cgroup -> chain held
+func unmanagedSet(level int) string { return fmt.Sprintf("unmanaged_%d", level) }
+func heldChain(level int) string    { return fmt.Sprintf("held_%d", level) }
+
+// namespacesMap maps each identity to its policy's local part. It holds every
+// socket namespace, whether it has members or not.
+const namespacesMap = "namespaces"
+
+func answersSet(family int, timeout time.Duration) string {
+	return fmt.Sprintf("answers%d_%s", family, strings.ReplaceAll(timeout.String(), ".", "_"))
+}
+
+// assembly is the table of one device namespace being built.
+type assembly struct {
+	*resolver
+	table *nft.Table
+	deep  []int // levels in use, deepest first
+	doors []int // levels of doors, deepest first
+	same  bool  // some policy compares an address with itself
+}
+
+func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts) *nft.Table {
+	a := &assembly{resolver: r, table: &nft.Table{
+		Name:    TableName,
+		Comment: TableComment(f.Instance),
+	}}
+	a.levels(spaces)
+	doors := a.doorsOf(spaces, f)
+	a.maps(spaces, policies)
+	a.instanceSets(spaces, policies)
+	a.doorSets(doors)
+	a.sharedSets(policies)
+	seen := make(map[string]bool)
+	for _, s := range spaces {
+		c := policies[s.source.Name]
+		if seen[c.name] {
+			continue
+		}
+		seen[c.name] = true
+		for _, chain := range c.list {
+			a.table.Chains = append(a.table.Chains, *chain)
+		}
+	}
+	a.endings()
+	a.outputChains()
+	a.inputChains()
+	return a.table
+}
+
+const tableCommentPrefix = "sockns of network namespace "
+
+// TableComment returns the comment of the tables that one instance makes: the
+// cookie of its host device namespace (SO_NETNS_COOKIE) tells instances apart.
+func TableComment(instance uint64) string {
+	return fmt.Sprintf("%s%d", tableCommentPrefix, instance)
+}
+
+// levels finds the depths that members have or will have.
+func (a *assembly) levels(spaces []*space) {
+	used := make(map[int]bool)
+	for _, s := range spaces {
+		for _, m := range s.members {
+			used[m.Level] = true
+		}
+		for _, m := range s.missing {
+			if m.Member.Cgroup != "" {
+				used[strings.Count(m.Member.Cgroup, "/")] = true
+			}
+		}
+		if s.source.Each != "" {
+			used[strings.Count(s.source.Each, "/")] = true
+		}
+	}
+	for l := range used {
+		a.deep = append(a.deep, l)
+	}
+	sort.Sort(sort.Reverse(sort.IntSlice(a.deep)))
+}
+
+func cgroupKey(level int) []nft.Field {
+	return []nft.Field{{Kind: nft.FieldCgroup, Level: uint8(level)}}
+}
+
+var priorityField = nft.Field{Kind: nft.FieldPriority}
+
+func cgroupValue(id uint64, path string) nft.Value {
+	return nft.Value{Type: nft.TypeCgroup, Num: id, Text: strings.TrimPrefix(path, "/")}
+}
+
+func identityValue(id uint32) nft.Value {
+	return nft.Value{Type: nft.TypeClassID, Num: uint64(id)}
+}
+
+// maps makes the maps that lead from cgroups to identities and policies.
+func (a *assembly) maps(spaces []*space, policies map[string]*chains) {
+	namespaces := nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict,
+		Comment: "the connecting end's policy, by the identity that the packet carries over lo"}
+	for _, s := range spaces {
+		namespaces.Elements = append(namespaces.Elements, nft.Element{
+			Key:     []nft.Value{identityValue(a.ids[s.name])},
+			Verdict: jumpTo(nft.VerdictJump, policies[s.source.Name].chain(partLocal)),
+			Comment: fit(s.name, commentMax),
+		})
+	}
+	for _, level := range a.deep {
+		identity := nft.Set{Name: identityMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeClassID}
+		connect := nft.Set{Name: connectMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeVerdict}
+		accept := nft.Set{Name: acceptMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeVerdict}
+		self := nft.Set{Name: selfMap(level), Key: []nft.Type{nft.TypeClassID, nft.TypeCgroup}, Data: nft.TypeVerdict}
+		for _, s := range spaces {
+			c, id := policies[s.source.Name], identityValue(a.ids[s.name])
+			for _, m := range s.members {
+				if m.Level != level {
+					continue
+				}
+				key := cgroupValue(m.ID, m.Path)
+				comment := fit(s.name+" "+m.Path, commentMax)
+				identity.Elements = append(identity.Elements, nft.Element{Key: []nft.Value{key}, Data: id, Comment: comment})
+				connect.Elements = append(connect.Elements, nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partConnect))})
+				accept.Elements = append(accept.Elements, nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partAccept))})
+				verdict := nft.Verdict{Kind: nft.VerdictAccept}
+				if !c.selfFree {
+					verdict = jumpTo(nft.VerdictGoto, c.chain(partSelf))
+				}
+				self.Elements = append(self.Elements, nft.Element{Key: []nft.Value{id, key}, Verdict: verdict})
+			}
+			for _, m := range s.missing {
+				if strings.Count(m.Member.Cgroup, "/") == level {
+					identity.Notes = append(identity.Notes, fmt.Sprintf("%s: %s does not exist", s.name, m.Member))
+				}
+			}
+		}
+		a.table.Sets = append(a.table.Sets, identity, connect, accept, self)
+	}
+	for _, s := range spaces {
+		for _, m := range s.missing {
+			if m.Member.Unit != "" {
+				namespaces.Notes = append(namespaces.Notes, fmt.Sprintf("%s: %s does not exist", s.name, m.Member))
+			}
+		}
+	}
+	a.table.Sets = append(a.table.Sets, namespaces)
+}
+
+// instanceSets makes the set of identities of each template that rules name.
+func (a *assembly) instanceSets(spaces []*space, policies map[string]*chains) {
+	named := make(map[string]bool)
+	eachStatement(policies, func(s nft.Statement) {
+		if m, ok := s.(nft.MatchSet); ok {
+			named[m.Set] = true
+		}
+	})
+	a.same = named[sameSet4]
+	for i := range a.policy.SocketNamespaces {
+		n := &a.policy.SocketNamespaces[i]
+		if n.Each == "" || !named[instanceSet(n.Name)] {
+			continue
+		}
+		set := nft.Set{Name: instanceSet(n.Name), Key: []nft.Type{nft.TypeClassID}, Comment: "the instances of " + n.Name}
+		for _, s := range spaces {
+			if s.source == n && s.name != n.Name {
+				set.Elements = append(set.Elements, nft.Element{Key: []nft.Value{identityValue(a.ids[s.name])}, Comment: fit(s.name, commentMax)})
+			}
+		}
+		a.table.Sets = append(a.table.Sets, set)
+	}
+}
+
+func eachStatement(policies map[string]*chains, visit func(nft.Statement)) {
+	for _, c := range policies {
+		for _, chain := range c.list {
+			for _, r := range chain.Rules {
+				for _, s := range r.Statements {
+					visit(s)
+				}
+			}
+		}
+	}
+}
+
+// doorsOf returns the doors that an enforcing template of this device
+// namespace keeps.
+func (a *assembly) doorsOf(spaces []*space, f Facts) []Door {
+	enforced := make(map[string]bool)
+	for _, s := range spaces {
+		enforced[s.name] = s.source.Each != "" && s.source.Mode != model.Audit
+	}
+	var doors []Door
+	levels := make(map[int]bool)
+	for _, d := range f.Doors {
+		if enforced[d.Template] {
+			doors = append(doors, d)
+			levels[d.Level] = true
+		}
+	}
+	for l := range levels {
+		a.doors = append(a.doors, l)
+	}
+	sort.Sort(sort.Reverse(sort.IntSlice(a.doors)))
+	return doors
+}
+
+// doorSets makes the maps of doors and the sets of their children that are
+// known to be nobody's.
+func (a *assembly) doorSets(doors []Door) {
+	for _, level := range a.doors {
+		door := nft.Set{Name: doorMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeVerdict,
+			Comment: "cgroups whose unknown children are held"}
+		exempt := nft.Set{Name: unmanagedSet(level + 1), Key: []nft.Type{nft.TypeCgroup},
+			Comment: "children of those that nobody claims"}
+		seen := make(map[uint64]bool)
+		for _, d := range doors {
+			if d.Level != level || seen[d.ID] {
+				continue
+			}
+			seen[d.ID] = true
+			door.Elements = append(door.Elements, nft.Element{
+				Key:     []nft.Value{cgroupValue(d.ID, d.Path)},
+				Verdict: jumpTo(nft.VerdictJump, heldChain(level+1)),
+				Comment: fit(d.Path, commentMax),
+			})
+			for _, m := range d.Exempt {
+				exempt.Elements = append(exempt.Elements, nft.Element{Key: []nft.Value{cgroupValue(m.ID, m.Path)}, Comment: fit(m.Path, commentMax)})
+			}
+		}
+		a.table.Sets = append(a.table.Sets, door, exempt)
+		a.chain(heldChain(level+1), "a socket of a cgroup that the kernel was not told of yet",
+			nft.Rule{Statements: []nft.Statement{
+				nft.MatchSet{Key: cgroupKey(level + 1), Not: true, Set: unmanagedSet(level + 1)},
+				nft.Counter{},
+				nft.Verdict{Kind: nft.VerdictDrop},
+			}})
+	}
+}
+
+// sharedSets makes the sets that packets and policies of all namespaces share.
+func (a *assembly) sharedSets(policies map[string]*chains) {
+	for _, f := range families {
+		a.table.Sets = append(a.table.Sets, nft.Set{
+			Name:    answersSet(f.number, a.policy.UDPTimeout),
+			Key:     []nft.Type{f.address, nft.TypeInetService, f.address, nft.TypeInetService},
+			Dynamic: true,
+			Timeout: a.policy.UDPTimeout,
+			Size:    answersSize,
+			Comment: "source and destination of datagrams that answer one that passed",
+		})
+		if !a.same {
+			continue
+		}
+		same := nft.Set{Name: f.same, Key: []nft.Type{f.address, f.address},
+			Comment: "the local addresses, twice: who binds nothing and connects to one has it too"}
+		for _, addr := range a.localAddresses() {
+			if addr.Is4() == (f.number == 4) {
+				v := nft.Value{Type: f.address, Addr: addr}
+				same.Elements = append(same.Elements, nft.Element{Key: []nft.Value{v, v}})
+			}
+		}
+		a.table.Sets = append(a.table.Sets, same)
+	}
+}
+
+// localAddresses returns those that the device namespace has, and the single
+// ones that the policy gives to its socket namespaces.
+func (a *assembly) localAddresses() []netip.Addr {
+	seen := make(map[netip.Addr]bool)
+	var addrs []netip.Addr
+	add := func(addr netip.Addr) {
+		if addr = addr.Unmap().WithZone(""); !seen[addr] {
+			seen[addr] = true
+			addrs = append(addrs, addr)
+		}
+	}
+	for _, addr := range a.facts.Addresses {
+		add(addr)
+	}
+	for i := range a.policy.SocketNamespaces {
+		n := &a.policy.SocketNamespaces[i]
+		if n.Device != a.device {
+			continue
+		}
+		for _, r := range n.Addresses {
+			if r.First == r.Last {
+				add(r.First)
+			}
+		}
+	}
+	sort.Slice(addrs, func(i, j int) bool { return addrs[i].Less(addrs[j]) })
+	return addrs
+}
+
+var families = [...]struct {
+	number       int
+	address      nft.Type
+	source, dest nft.FieldKind
+	same         string
+}{
+	{4, nft.TypeIPv4, nft.FieldSource4, nft.FieldDest4, sameSet4},
+	{6, nft.TypeIPv6, nft.FieldSource6, nft.FieldDest6, sameSet6},
+}
+
+func (a *assembly) chain(name, comment string, rules ...nft.Rule) {
+	a.table.Chains = append(a.table.Chains, nft.Chain{Name: name, Comment: comment, Rules: rules})
+}
+
+func ruleOf(statements ...nft.Statement) nft.Rule { return nft.Rule{Statements: statements} }
+
+var accept = nft.Verdict{Kind: nft.VerdictAccept}
+
+// endings makes the chains that policies end in.
+func (a *assembly) endings() {
+	var answers, pass []nft.Rule
+	pass = append(pass, ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept))
+	for _, f := range families {
+		set := answersSet(f.number, a.policy.UDPTimeout)
+		answers = append(answers, ruleOf(nft.MatchSet{Set: set, Key: []nft.Field{
+			{Kind: f.source}, {Kind: nft.FieldSport}, {Kind: f.dest}, {Kind: nft.FieldDport}}}, accept))
+		pass = append(pass, ruleOf(nft.Update{Set: set, Key: []nft.Field{
+			{Kind: f.dest}, {Kind: nft.FieldDport}, {Kind: f.source}, {Kind: nft.FieldSport}}}))
+	}
+	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
+	a.chain(chainPass, "allowed; the answer to a datagram may come back", append(pass, ruleOf(accept))...)
+	a.chain(chainAdmit, "the accepting end allows: what does the connecting end say?",
+		ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}),
+		ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
+	receiver := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
+	for i := len(a.deep) - 1; i >= 0; i-- {
+		receiver = append(receiver, ruleOf(nft.SetPriorityMap{Key: cgroupKey(a.deep[i]), Map: identityMap(a.deep[i])}))
+	}
+	a.chain(chainReceiver, "the identity of the receiving socket", receiver...)
+	for _, e := range refusals {
+		rules := []nft.Rule{}
+		if e.reset {
+			rules = append(rules, ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Value: protoTCP}, nft.Reject{TCPReset: true}))
+		}
+		if e.silent {
+			rules = append(rules, ruleOf(nft.Verdict{Kind: nft.VerdictDrop}))
+		} else {
+			rules = append(rules, ruleOf(nft.Reject{ICMPX: e.code}))
+		}
+		a.chain(rejectChain(e.errno), "", rules...)
+		a.chain(refuseChain(e.errno), "",
+			ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}),
+			ruleOf(jumpTo(nft.VerdictGoto, rejectChain(e.errno))))
+	}
+}
+
+// refusals says how packets tell each error; docs/errors.md has what
+// applications see.
+var refusals = [...]struct {
+	errno  model.Errno
+	reset  bool // TCP is reset
+	silent bool // dropped
+	code   nft.ICMPX
+}{
+	{errno: model.ECONNREFUSED, reset: true, code: nft.ICMPXPortUnreachable},
+	{errno: model.EHOSTUNREACH, code: nft.ICMPXHostUnreachable},
+	{errno: model.ENETUNREACH, code: nft.ICMPXNoRoute},
+	{errno: model.EACCES, code: nft.ICMPXAdminProhibited},
+	{errno: model.EPERM, code: nft.ICMPXAdminProhibited},
+	{errno: model.ETIMEDOUT, silent: true},
+}
+
+var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value: tcpSYN, Not: true}
+
+// outputChains makes the base chain of output and what it leads to.
+func (a *assembly) outputChains() {
+	leave := make([]nft.Rule, 0, len(a.deep)+len(a.doors))
+	mark := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
+	for _, l := range a.deep {
+		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: connectMap(l)}))
+	}
+	for i := len(a.deep) - 1; i >= 0; i-- {
+		l := a.deep[i]
+		mark = append(mark, ruleOf(nft.SetPriorityMap{Key: cgroupKey(l), Map: identityMap(l)}))
+	}
+	for _, l := range a.doors {
+		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
+		mark = append(mark, ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
+	}
+	a.chain(chainLeave, "sent, not through lo: by whom?", append(leave, ruleOf(accept))...)
+	a.chain(chainMark, "sent through lo: tell the receiving end by whom", append(mark, ruleOf(accept))...)
+	a.chain(chainOther, "pings and SCTP are decided on the packet that begins them; the kernel's own ICMP passes",
+		ruleOf(protocolTerm(protoTCP)[0], nft.Verdict{Kind: nft.VerdictReturn}),
+		ruleOf(nft.MatchICMP{First: icmpEchoRequest, Last: icmpEchoRequest}, jumpTo(nft.VerdictGoto, chainLeave)),
+		ruleOf(nft.MatchICMP{V6: true, First: icmpv6EchoRequest, Last: icmpv6EchoRequest}, jumpTo(nft.VerdictGoto, chainLeave)),
+		ruleOf(protocolTerm(protoICMP)[0], accept),
+		ruleOf(protocolTerm(protoICMPv6)[0], accept),
+		ruleOf(nft.MatchSCTPInit{Present: false}, accept),
+		ruleOf(jumpTo(nft.VerdictGoto, chainLeave)))
+	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainOutput, Base: &nft.Base{Hook: nft.HookOutput}, Rules: []nft.Rule{
+		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
+		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, jumpTo(nft.VerdictJump, chainOther)),
+		ruleOf(nft.MatchMeta{Key: nft.MetaOIF, Value: nft.Loopback}, jumpTo(nft.VerdictGoto, chainMark)),
+		ruleOf(jumpTo(nft.VerdictGoto, chainLeave)),
+	}})
+}
+
+// inputChains makes the base chain of input and what it leads to.
+func (a *assembly) inputChains() {
+	var arrived, near []nft.Rule
+	arrived = append(arrived,
+		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, jumpTo(nft.VerdictGoto, chainNear)),
+		ruleOf(nft.SetPriority{Value: remoteIdentity}),
+		ruleOf(nft.MatchMeta{Key: nft.MetaPktType, Value: pktLoopback}, nft.SetPriority{Value: loopedIdentity}))
+	for _, l := range a.deep {
+		near = append(near, ruleOf(nft.VMap{Key: []nft.Field{priorityField, cgroupKey(l)[0]}, Map: selfMap(l)}))
+		byCgroup := ruleOf(nft.VMap{Key: cgroupKey(l), Map: acceptMap(l)})
+		near = append(near, byCgroup)
+		arrived = append(arrived, byCgroup)
+	}
+	for _, l := range a.doors {
+		held := ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)})
+		near = append(near, held)
+		arrived = append(arrived, held)
+	}
+	near = append(near,
+		ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, accept),
+		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers)),
+		ruleOf(jumpTo(nft.VerdictGoto, chainAdmit)))
+	a.chain(chainNear, "from lo: the priority says who sent it", near...)
+	a.chain(chainArrived, "for whom?", append(arrived, ruleOf(accept))...)
+	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainInput, Base: &nft.Base{Hook: nft.HookInput}, Rules: []nft.Rule{
+		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
+		ruleOf(protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
+		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
+	}})
+}

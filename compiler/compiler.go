@@ -1,0 +1,67 @@
+// Package compiler turns a policy and the facts about a host into nftables
+// tables, one for each device namespace. It is pure: no I/O, no clock, no
+// globals; the same input gives the same tables.
+//
+// The passes, each in a file of its own:
+//
+//	identity   every socket namespace gets the number that marks its packets on lo
+//	lists      rules become clauses whose peers are matches, not names
+//	lower      clauses become rules of chains; first match wins exactly
+//	policy     the chains of one socket namespace: connect, local, accept, self
+//	share      namespaces with the same rules get the same chains, named by content
+//	assemble   maps from cgroups to chains, and the base chains that ask them
+//	notes      what differs from what was asked
+//
+// docs/architecture.md explains the shape of the table.
+package compiler
+
+import (
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// TableName is the name of the table, of family inet, in each device namespace.
+const TableName = "sockns"
+
+// Program is what a policy compiles to.
+type Program struct {
+	Devices []Device // in the order of the policy
+	Notes   []Note
+}
+
+// Device is the part of a program for one device namespace.
+type Device struct {
+	Name  string
+	Table *nft.Table // nil if no socket namespace lives there
+}
+
+// Compile compiles a policy that has no errors. A device namespace that is
+// absent from the facts does not exist now and gets no table.
+func Compile(p *model.Policy, f Facts) *Program {
+	prog := &Program{Notes: notes(p, f)}
+	for _, d := range p.DeviceNamespaces {
+		facts, ok := f.Devices[d.Name]
+		if !ok {
+			continue
+		}
+		prog.Devices = append(prog.Devices, Device{Name: d.Name, Table: compileDevice(p, d.Name, facts, f)})
+	}
+	return prog
+}
+
+func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) *nft.Table {
+	spaces := spacesOf(p, device, f)
+	if len(spaces) == 0 {
+		return nil
+	}
+	ids := identities(spaces)
+	r := &resolver{policy: p, device: device, ids: ids, facts: facts}
+	policies := make(map[string]*chains) // by the name of the namespace or template
+	for _, s := range spaces {
+		if _, done := policies[s.source.Name]; !done {
+			policies[s.source.Name] = lowerPolicy(r, s.source)
+		}
+	}
+	share(spaces, policies)
+	return assemble(r, spaces, policies, f)
+}

@@ -1,0 +1,286 @@
+package compiler
+
+import (
+	"net/netip"
+	"sort"
+
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// IP protocol numbers (IANA).
+const (
+	protoICMP    = 1
+	protoTCP     = 6
+	protoUDP     = 17
+	protoICMPv6  = 58
+	protoSCTP    = 132
+	protoUDPLite = 136
+)
+
+// The bounds of net.ipv4.ip_local_port_range that the kernel starts with.
+const (
+	defaultEphemeralFirst = 32768
+	defaultEphemeralLast  = 60999
+)
+
+// term is one way in which a packet can match: statements that all must hold.
+type term []nft.Statement
+
+// anything matches each packet.
+var anything = []term{{}}
+
+// resolver turns the names of a policy into matches for one device namespace.
+type resolver struct {
+	policy *model.Policy
+	device string
+	ids    map[string]uint32
+	facts  DeviceFacts
+}
+
+// side is an end of a packet.
+type side bool
+
+const (
+	source      side = true
+	destination side = false
+)
+
+// view is a place where a connect or accept list is asked, and what can be
+// told there about the peer.
+type view uint8
+
+const (
+	viewConnect view = iota // output, not through lo: the peer is an address
+	viewLocal               // input from lo, connecting end: the receiver's identity is in the priority
+	viewAccept              // input, accepting end: the sender's identity is in the priority
+	viewSelf                // input from lo: both ends are in this namespace
+)
+
+// transportOnly reports whether only TCP and UDP get there.
+func (v view) transportOnly() bool { return v != viewConnect }
+
+// portTerms returns the matches for a rule's protocols and ports.
+func portTerms(protocols []model.Protocol, ports []model.PortRange, s side, transportOnly bool) []term {
+	ports = mergePorts(ports)
+	if transportOnly {
+		tcp, udp := len(protocols) == 0, len(protocols) == 0
+		for _, p := range protocols {
+			tcp = tcp || p == model.TCP
+			udp = udp || p == model.UDP
+		}
+		switch {
+		case tcp && udp:
+			return numberTerms(0, ports, s)
+		case tcp:
+			return numberTerms(protoTCP, ports, s)
+		case udp:
+			return numberTerms(protoUDP, ports, s)
+		}
+		return nil
+	}
+	if len(protocols) == 0 {
+		if len(ports) == 0 {
+			return anything
+		}
+		protocols = model.Protocols[:]
+	}
+	var terms []term
+	for _, p := range protocols {
+		switch {
+		case p.HasPorts():
+			terms = append(terms, numberTerms(protocolNumber[p], ports, s)...)
+		case len(ports) == 0:
+			terms = append(terms, protocolTerm(protoICMP), protocolTerm(protoICMPv6))
+		}
+	}
+	return terms
+}
+
+var protocolNumber = map[model.Protocol]uint8{
+	model.TCP: protoTCP, model.UDP: protoUDP, model.SCTP: protoSCTP, model.UDPLite: protoUDPLite,
+}
+
+func protocolTerm(number uint8) term {
+	return term{nft.MatchMeta{Key: nft.MetaL4Proto, Value: uint32(number)}}
+}
+
+func numberTerms(proto uint8, ports []model.PortRange, s side) []term {
+	if len(ports) == 0 {
+		if proto == 0 {
+			return anything
+		}
+		return []term{protocolTerm(proto)}
+	}
+	var terms []term
+	for _, r := range ports {
+		terms = append(terms, term{nft.MatchPort{Protocol: proto, Source: bool(s), First: r.First, Last: r.Last}})
+	}
+	return terms
+}
+
+// mergePorts returns the same ports in the fewest ranges, sorted.
+func mergePorts(ports []model.PortRange) []model.PortRange {
+	sorted := append([]model.PortRange(nil), ports...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].First < sorted[j].First })
+	var merged []model.PortRange
+	for _, r := range sorted {
+		if n := len(merged); n > 0 && int(r.First) <= int(merged[n-1].Last)+1 {
+			merged[n-1].Last = max(merged[n-1].Last, r.Last)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+// mergeAddresses returns the same addresses in the fewest ranges, sorted.
+func mergeAddresses(ranges []model.AddressRange) []model.AddressRange {
+	sorted := append([]model.AddressRange(nil), ranges...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].First.Less(sorted[j].First) })
+	var merged []model.AddressRange
+	for _, r := range sorted {
+		if n := len(merged); n > 0 {
+			last := &merged[n-1]
+			next := last.Last.Next()
+			if last.Contains(r.First) || next.IsValid() && next == r.First && next.BitLen() == last.First.BitLen() {
+				if last.Last.Less(r.Last) {
+					last.Last = r.Last
+				}
+				continue
+			}
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+func addressTerms(ranges []model.AddressRange, s side, with ...nft.Statement) []term {
+	var terms []term
+	for _, r := range mergeAddresses(ranges) {
+		t := append(term(nil), with...)
+		terms = append(terms, append(t, nft.MatchAddress{Source: bool(s), First: r.First, Last: r.Last}))
+	}
+	return terms
+}
+
+// peerTerms returns the matches for the other end as a rule names it.
+func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view) []term {
+	if len(rule.Peers) == 0 {
+		return anything
+	}
+	peerSide := destination
+	if rule.Hook == model.Accept {
+		peerSide = source
+	}
+	var terms []term
+	var plain, remote []model.AddressRange // for any sender; for senders that are elsewhere
+	for _, peer := range rule.Peers {
+		switch peer.Kind {
+		case model.PeerAny:
+			return anything
+		case model.PeerSelf:
+			if v == viewSelf {
+				return anything
+			}
+		case model.PeerUnmanaged:
+			if v == viewLocal || v == viewAccept {
+				terms = append(terms, priorityTerm(unmanagedIdentity))
+			}
+		case model.PeerNamespace:
+			switch v {
+			case viewConnect:
+				plain = append(plain, r.policy.PeerAddresses(peer, n)...)
+			case viewSelf:
+				if peer.Name == n.Name {
+					return anything
+				}
+			default:
+				if t := r.identityTerm(peer.Name); t != nil {
+					terms = append(terms, t)
+				}
+				if v == viewAccept {
+					remote = append(remote, r.policy.PeerAddresses(peer, n)...)
+				}
+			}
+		default:
+			plain = append(plain, r.policy.PeerAddresses(peer, n)...)
+		}
+	}
+	terms = append(terms, addressTerms(plain, peerSide)...)
+	return append(terms, addressTerms(remote, peerSide, nft.MatchMeta{Key: nft.MetaPriority, Value: remoteIdentity})...)
+}
+
+func priorityTerm(id uint32) term {
+	return term{nft.MatchMeta{Key: nft.MetaPriority, Value: id}}
+}
+
+// identityTerm matches the identity of a namespace of this device namespace;
+// nil for one of another, whose sockets are never met through lo.
+func (r *resolver) identityTerm(name string) term {
+	n := r.policy.Namespace(name)
+	if n == nil || n.Device != r.device {
+		return nil
+	}
+	if n.Each != "" {
+		return term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldPriority}}, Set: instanceSet(name)}}
+	}
+	return priorityTerm(r.ids[name])
+}
+
+// instanceSet names the set that holds the identities of a template's instances.
+func instanceSet(template string) string { return "instances." + template }
+
+// localTerms returns the matches for a rule's local addresses. ownChecked says
+// that the packet's local address is known to be one of the namespace's own.
+func (r *resolver) localTerms(n *model.SocketNamespace, rule *model.Rule, s side, onLoopback, ownChecked bool) []term {
+	if len(rule.Local) == 0 {
+		if ownChecked {
+			return anything
+		}
+		return ownTerms(n, s, onLoopback)
+	}
+	var ranges []model.AddressRange
+	for _, l := range rule.Local {
+		if l.Kind == model.PeerAny {
+			return anything
+		}
+		ranges = append(ranges, r.policy.PeerAddresses(l, n)...)
+	}
+	return addressTerms(ranges, s)
+}
+
+var loopbackRanges = []model.AddressRange{
+	model.RangeOf(netip.MustParsePrefix("127.0.0.0/8")),
+	model.RangeOf(netip.MustParsePrefix("::1/128")),
+}
+
+// The sets of pairs (a, a) for each local address a. A client that binds
+// nothing and connects to a local address has that same address itself.
+const (
+	sameSet4 = "same4"
+	sameSet6 = "same6"
+)
+
+// ownTerms matches the namespace's own local addresses: those it lists and
+// loopback; for a connecting end on lo also the one that the kernel picks.
+func ownTerms(n *model.SocketNamespace, s side, onLoopback bool) []term {
+	if len(n.Addresses) == 0 {
+		return anything
+	}
+	terms := addressTerms(append(loopbackRanges[:len(loopbackRanges):len(loopbackRanges)], n.Addresses...), s)
+	if s == source && onLoopback {
+		terms = append(terms,
+			term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldSource4}, {Kind: nft.FieldDest4}}, Set: sameSet4}},
+			term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldSource6}, {Kind: nft.FieldDest6}}, Set: sameSet6}})
+	}
+	return terms
+}
+
+// ephemeral returns the ports that the kernel picks.
+func (r *resolver) ephemeral() []model.PortRange {
+	if r.facts.EphemeralLast == 0 {
+		return []model.PortRange{{First: defaultEphemeralFirst, Last: defaultEphemeralLast}}
+	}
+	return []model.PortRange{{First: r.facts.EphemeralFirst, Last: r.facts.EphemeralLast}}
+}

@@ -1,0 +1,74 @@
+package compiler
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/sockns/sockns/nft"
+)
+
+// share names each policy by its content, so that namespaces with the same
+// rules use the same chains. The name begins with the first namespace that
+// has the policy, for the reader of nft list ruleset.
+func share(spaces []*space, policies map[string]*chains) {
+	owners := make(map[string]string) // by digest
+	for _, s := range spaces {
+		c := policies[s.source.Name]
+		if c.name != "" {
+			continue
+		}
+		sum := digest(content(c))
+		if owners[sum] == "" {
+			owners[sum] = s.source.Name
+		}
+		c.name = owners[sum] + "." + sum
+		rename(c)
+	}
+}
+
+// content returns all that the kernel would do differently for another policy:
+// comments are left out.
+func content(c *chains) string {
+	var b strings.Builder
+	for _, chain := range c.list {
+		b.WriteString(chain.Name)
+		b.WriteByte('\n')
+		for _, r := range chain.Rules {
+			for _, s := range r.Statements {
+				b.WriteString(s.String())
+				b.WriteByte(' ')
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// rename puts the policy's name before the relative names of its chains.
+func rename(c *chains) {
+	own := make(map[string]bool, len(c.list))
+	for _, chain := range c.list {
+		own[chain.Name] = true
+	}
+	for _, chain := range c.list {
+		chain.Name = c.chain(chain.Name)
+		for _, r := range chain.Rules {
+			for i, s := range r.Statements {
+				if v, ok := s.(nft.Verdict); ok && own[v.Chain] {
+					v.Chain = c.chain(v.Chain)
+					r.Statements[i] = v
+				}
+			}
+		}
+	}
+}
+
+// chain returns the full name of the policy's chain.
+func (c *chains) chain(part string) string { return c.name + "." + part }
+
+// digest identifies a text: 40 bits of its SHA-256, in hexadecimal.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:5])
+}

@@ -1,0 +1,58 @@
+package compiler
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/sockns/sockns/model"
+)
+
+// commentMax is the longest comment that nft(8) reads
+// (NFTNL_UDATA_COMMENT_MAXLEN less the NUL).
+const commentMax = 127
+
+// ruleComment is what a reader of nft list ruleset sees of a rule: the policy's
+// own words, and where they are written.
+func ruleComment(r *model.Rule) string {
+	where := fmt.Sprintf(" [%s:%d]", path.Base(r.Pos.File), r.Pos.Line)
+	return fit(fmt.Sprintf("%s %d: %s", r.Hook, r.Index, r.Words()), commentMax-len(where)) + where
+}
+
+func defaultComment(n *model.SocketNamespace, h model.Hook) string {
+	if h == model.Bind {
+		if bindDefaultDenies(n) {
+			return "bind default: nothing else, and own addresses only"
+		}
+		return "bind default: own addresses only"
+	}
+	errno, denies := defaultOf(n, h)
+	if !denies {
+		return fmt.Sprintf("%s default: allow", h)
+	}
+	return fmt.Sprintf("%s default: deny %s", h, errno)
+}
+
+// wordsOf returns the words of a rule's comment without the place.
+func wordsOf(comment string) string {
+	if i := strings.LastIndex(comment, " ["); i >= 0 && strings.HasSuffix(comment, "]") {
+		return comment[:i]
+	}
+	return comment
+}
+
+// fit shortens text to a length, ending in a digest of what was cut, so that
+// different texts stay different. What nft(8) can't read is replaced.
+func fit(text string, length int) string {
+	text = strings.Map(func(r rune) rune {
+		if r == '"' || r < ' ' {
+			return '_'
+		}
+		return r
+	}, text)
+	if len(text) <= length {
+		return text
+	}
+	mark := "... #" + digest(text)
+	return text[:max(0, length-len(mark))] + mark
+}

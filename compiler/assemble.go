@@ -3,6 +3,7 @@ package compiler
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -235,10 +236,11 @@ func (a *assembly) doorsOf(spaces []*space, f Facts) []Door {
 	var doors []Door
 	levels := make(map[int]bool)
 	for _, d := range f.Doors {
-		if enforced[d.Template] {
-			doors = append(doors, d)
-			levels[d.Level] = true
+		if d.Device != a.device || !slices.ContainsFunc(d.Templates, func(t string) bool { return enforced[t] }) {
+			continue
 		}
+		doors = append(doors, d)
+		levels[d.Level] = true
 	}
 	for l := range levels {
 		a.doors = append(a.doors, l)
@@ -255,12 +257,10 @@ func (a *assembly) doorSets(doors []Door) {
 			Comment: "cgroups whose unknown children are held"}
 		exempt := nft.Set{Name: unmanagedSet(level + 1), Key: []nft.Type{nft.TypeCgroup},
 			Comment: "children of those that nobody claims"}
-		seen := make(map[uint64]bool)
 		for _, d := range doors {
-			if d.Level != level || seen[d.ID] {
+			if d.Level != level {
 				continue
 			}
-			seen[d.ID] = true
 			door.Elements = append(door.Elements, nft.Element{
 				Key:     []nft.Value{cgroupValue(d.ID, d.Path)},
 				Verdict: jumpTo(nft.VerdictJump, heldChain(level+1)),

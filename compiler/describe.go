@@ -12,7 +12,16 @@ type Described struct {
 	Name    string
 	Rules   []string // "connect 1: may connect to db tcp/5432"; nil for an instance, whose template has them
 	Members []string // cgroup paths
-	policy  string
+	// Counters are those of the rules, in the same order; namespaces that share
+	// their rules share the figures.
+	Counters []Counted
+	policy   string
+}
+
+// Counted is a rule with the packets that it decided.
+type Counted struct {
+	Rule    string `json:"rule"`
+	Packets uint64 `json:"packets"`
 }
 
 // Describe reads back what a table says about socket namespaces, sorted by
@@ -22,15 +31,21 @@ func Describe(t *nft.Table) []Described {
 	if t == nil {
 		return nil
 	}
-	words := make(map[string][]string)
+	words := make(map[string][]string) // of a policy
+	counts := make(map[string]uint64)  // of a policy's words
 	for _, c := range t.Chains {
 		policy, part, ok := splitChain(c.Name)
 		if !ok {
 			continue
 		}
 		for _, r := range c.Rules {
-			if r.Comment != "" && part != partSelf {
-				words[policy] = append(words[policy], wordsOf(r.Comment))
+			if r.Comment == "" {
+				continue
+			}
+			w := wordsOf(r.Comment)
+			counts[policy+w] += packets(r)
+			if part != partSelf {
+				words[policy] = append(words[policy], w)
 			}
 		}
 	}
@@ -47,6 +62,9 @@ func Describe(t *nft.Table) []Described {
 				d := Described{Name: e.Comment, policy: policy}
 				if templateOf(e.Comment) == e.Comment {
 					d.Rules = words[policy]
+					for _, w := range d.Rules {
+						d.Counters = append(d.Counters, Counted{Rule: w, Packets: counts[policy+w]})
+					}
 				}
 				out = append(out, d)
 			}
@@ -63,6 +81,15 @@ func Describe(t *nft.Table) []Described {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
+}
+
+func packets(r nft.Rule) uint64 {
+	for _, s := range r.Statements {
+		if c, ok := s.(nft.Counter); ok {
+			return c.Packets
+		}
+	}
+	return 0
 }
 
 // splitChain splits web.0123456789.connect.2 into web.0123456789 and connect.

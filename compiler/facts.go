@@ -43,9 +43,10 @@ type Missing struct {
 // Door is a cgroup whose unknown children are held until the kernel knows
 // them, because a template will claim those that match.
 type Door struct {
-	Template string // the template whose pattern makes it a door
-	Path     string
-	ID       uint64
-	Level    int
-	Exempt   []Member // existing children that nobody claims; Namespace is empty
+	Device    string
+	Templates []string // whose pattern makes it a door
+	Path      string
+	ID        uint64
+	Level     int
+	Exempt    []Member // existing children that nobody claims; Namespace is empty
 }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockns/sockns/controller"
+)
+
+// lockTimeout is how long a command waits for another that changes things.
+const lockTimeout = 30 * time.Second
+
+func (c *cli) applyCommand() *cobra.Command {
+	var files []string
+	var approve, revoke bool
+	cmd := &cobra.Command{
+		Use:   "apply -f PATH... | apply PLANFILE",
+		Short: "Make the kernel enforce a policy: all of it or nothing",
+		Long: `Apply shows the plan, asks on a terminal, and makes the kernel enforce the
+policy, in all device namespaces or in none. No packet sees half of a change.
+
+A saved plan (plan --out) is applied only if it would still do exactly what it
+said. Connections that are open stay open, unless --revoke closes those that
+the new policy refuses.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 0) == (len(files) == 0) {
+				return fmt.Errorf("name either a policy with -f or one saved plan")
+			}
+			lock, err := c.lock(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer lock.Release()
+			host, err := controller.OpenHost()
+			if err != nil {
+				return err
+			}
+			defer host.Close()
+			plan, err := c.planFor(host, files, args)
+			if err != nil {
+				return err
+			}
+			if err := c.printPlan(plan); err != nil {
+				return err
+			}
+			if plan.Changes() {
+				if err := c.confirm(approve, "Apply this?"); err != nil {
+					return err
+				}
+				if err := host.Apply(plan); err != nil {
+					return err
+				}
+				fmt.Fprintln(c.err, "applied")
+			}
+			if revoke {
+				return c.revoke(host, plan)
+			}
+			return nil
+		},
+	}
+	fileFlag(cmd, &files)
+	cmd.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "close open connections that the policy refuses")
+	return cmd
+}
+
+func (c *cli) planFor(host *controller.Host, files, args []string) (*controller.Plan, error) {
+	if len(args) == 1 {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		_, plan, err := host.Resume(f)
+		return plan, err
+	}
+	loaded, err := c.load(files)
+	if err != nil {
+		return nil, err
+	}
+	return host.Plan(loaded.Policy)
+}
+
+// revoke closes what the applied policy refuses and says so.
+func (c *cli) revoke(host *controller.Host, plan *controller.Plan) error {
+	closed, err := host.Revoke(plan.Policy, plan.Facts)
+	for _, s := range closed {
+		fmt.Fprintln(c.err, "closed:", s)
+	}
+	return err
+}
+
+// lock waits for whoever changes things at this moment.
+func (c *cli) lock(ctx context.Context) (*controller.Lock, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	return controller.Acquire(ctx, controller.RuntimeDir(), func(holder string) {
+		fmt.Fprintf(c.err, "waiting: %s is changing the policy\n", holder)
+	})
+}
+
+// confirm asks on a terminal; elsewhere somebody has to have said yes.
+func (c *cli) confirm(approved bool, question string) error {
+	if approved {
+		return nil
+	}
+	if !c.terminal {
+		return fmt.Errorf("nothing was changed: there is no terminal to ask on; say --auto-approve")
+	}
+	fmt.Fprintf(c.err, "%s Only 'yes' is a yes: ", question)
+	answer, _ := bufio.NewReader(c.in).ReadString('\n')
+	if strings.TrimSpace(answer) != "yes" {
+		return fmt.Errorf("nothing was changed")
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/sockns/sockns/controller"
+)
+
+// cli is what the commands share: the streams and the flags of all.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+	output   string // -o
+	colour   bool
+	terminal bool // in and out are a terminal: questions can be asked
+}
+
+func newCLI(in, out, err *os.File) *cli {
+	tty := term.IsTerminal(int(out.Fd()))
+	_, noColour := os.LookupEnv("NO_COLOR") // https://no-color.org
+	return &cli{
+		in: in, out: out, err: err,
+		colour:   tty && !noColour && os.Getenv("TERM") != "dumb",
+		terminal: tty && term.IsTerminal(int(in.Fd())),
+	}
+}
+
+func (c *cli) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sockns",
+		Short: "Network socket namespaces: who may bind, connect and accept on which local address",
+		Long: `sockns keeps network socket namespaces: sets of sockets, named by cgroup,
+systemd unit or template, with rules for what they may bind, connect to and
+accept from, and the error they get when they may not. A policy is one or more
+YAML files; docs/language.md explains it.
+
+The usual way: validate, plan, apply. Nothing changes before apply says so.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "output: text or json")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if c.output != "text" && c.output != "json" {
+			return fmt.Errorf("-o %s: allowed are text and json", c.output)
+		}
+		return nil
+	}
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(
+		c.validateCommand(), c.showCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
+		c.deleteCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
+	)
+	return root
+}
+
+// fileFlag adds the flag -f to a command.
+func fileFlag(cmd *cobra.Command, files *[]string) {
+	cmd.Flags().StringSliceVarP(files, "file", "f", nil, "policy `file` or directory (its *.yaml and *.yml); - is standard input; repeatable")
+	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
+}
+
+// load reads a policy and prints what is wrong with it. The error is silent
+// if all was printed.
+func (c *cli) load(files []string) (*controller.Loaded, error) {
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no policy: name a file or a directory with -f")
+	}
+	l, err := controller.Load(files)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range l.Diagnostics {
+		fmt.Fprintln(c.err, d)
+	}
+	if l.Policy == nil {
+		return nil, exitStatus{code: 1}
+	}
+	return l, nil
+}
+
+// json prints a value as indented JSON.
+func (c *cli) json(v any) error {
+	e := json.NewEncoder(c.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func (c *cli) paint(code, s string) string {
+	if !c.colour {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (c *cli) red(s string) string    { return c.paint("31", s) }
+func (c *cli) green(s string) string  { return c.paint("32", s) }
+func (c *cli) yellow(s string) string { return c.paint("33", s) }
+func (c *cli) bold(s string) string   { return c.paint("1", s) }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/nft"
+)
+
+func (c *cli) diffCommand() *cobra.Command {
+	var files []string
+	cmd := &cobra.Command{
+		Use:   "diff -f PATH...",
+		Short: "Unified diff of the kernel's tables against the compiled ones",
+		Long: `Diff prints how the tables in the kernel differ from what the policy compiles
+to, as a unified diff of nft text. The exit status is 0 if they are the same, 1
+if they differ, and 2 on an error.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			same, err := c.diff(files)
+			switch {
+			case err != nil:
+				return exitStatus{code: 2, err: quiet(err)}
+			case !same:
+				return exitStatus{code: 1}
+			}
+			return nil
+		},
+	}
+	fileFlag(cmd, &files)
+	return cmd
+}
+
+// quiet drops an error whose message was printed.
+func quiet(err error) error {
+	if s, ok := err.(exitStatus); ok {
+		return s.err
+	}
+	return err
+}
+
+func (c *cli) diff(files []string) (same bool, err error) {
+	loaded, err := c.load(files)
+	if err != nil {
+		return false, err
+	}
+	host, err := controller.OpenHost()
+	if err != nil {
+		return false, err
+	}
+	defer host.Close()
+	plan, err := host.Plan(loaded.Policy)
+	if err != nil {
+		return false, err
+	}
+	type deviceDiff struct {
+		Device string `json:"deviceNamespace"`
+		Diff   string `json:"diff"`
+	}
+	diffs := []deviceDiff{}
+	opts := host.TextOptions()
+	for _, d := range plan.Devices {
+		if d.Change.Empty() {
+			continue
+		}
+		text := diff.Diff("kernel/"+d.Name, comparable(d.Old, opts), "policy/"+d.Name, comparable(d.New, opts))
+		diffs = append(diffs, deviceDiff{d.Name, string(text)})
+	}
+	if c.output == "json" {
+		return len(diffs) == 0, c.json(diffs)
+	}
+	for _, d := range diffs {
+		fmt.Fprint(c.out, d.Diff)
+	}
+	return len(diffs) == 0, nil
+}
+
+// comparable prints a table so that equal tables print alike.
+func comparable(t *nft.Table, opts nft.TextOptions) []byte {
+	if t == nil {
+		return nil
+	}
+	return []byte(t.Sorted().Text(opts))
+}

@@ -1,0 +1,57 @@
+// Command sockns keeps network socket namespaces: sets of sockets, named by
+// cgroup or systemd unit, with rules for what they may bind, connect to and
+// accept from. See the README.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns its exit status.
+func run(ctx context.Context, args []string) int {
+	c := newCLI(os.Stdin, os.Stdout, os.Stderr)
+	root := c.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var status exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		if status.err != nil {
+			fmt.Fprintln(os.Stderr, c.red("error:"), status.err)
+		}
+		return status.code
+	default:
+		fmt.Fprintln(os.Stderr, c.red("error:"), err)
+		return 1
+	}
+}
+
+// exitStatus is an error that asks for an exit status other than 1, or for
+// silence because everything was said.
+type exitStatus struct {
+	code int
+	err  error
+}
+
+func (e exitStatus) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exitStatus) Unwrap() error { return e.err }

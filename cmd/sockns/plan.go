@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/controller"
+)
+
+func (c *cli) planCommand() *cobra.Command {
+	var files []string
+	var out string
+	var detailed bool
+	cmd := &cobra.Command{
+		Use:   "plan -f PATH...",
+		Short: "Say what apply would change, in the policy's own words; nothing is touched",
+		Long: `Plan compares a policy with what the kernel holds and says what apply would
+change: + is added, ~ changed, - removed. Below it stands what differs from
+what was asked: errors that packets can't give, members that don't exist.
+
+With --detailed-exitcode the exit status is 0 if nothing would change, 2 if
+something would, and 1 on an error.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			loaded, err := c.load(files)
+			if err != nil {
+				return err
+			}
+			host, err := controller.OpenHost()
+			if err != nil {
+				return err
+			}
+			defer host.Close()
+			plan, err := host.Plan(loaded.Policy)
+			if err != nil {
+				return err
+			}
+			if err := c.printPlan(plan); err != nil {
+				return err
+			}
+			if out != "" {
+				if err := savePlan(plan, loaded, out); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.err, "saved: apply it with `sockns apply %s`\n", out)
+			}
+			if detailed && plan.Changes() {
+				return exitStatus{code: 2}
+			}
+			return nil
+		},
+	}
+	fileFlag(cmd, &files)
+	cmd.Flags().StringVar(&out, "out", "", "save the plan to this `file`, for apply")
+	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 if something would change")
+	return cmd
+}
+
+func savePlan(plan *controller.Plan, loaded *controller.Loaded, path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := plan.Save(f, loaded.Files); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+type planJSON struct {
+	Changes bool             `json:"changes"`
+	Devices []planDeviceJSON `json:"deviceNamespaces"`
+	Notes   []noteJSON       `json:"notes"`
+}
+
+type planDeviceJSON struct {
+	Name    string          `json:"name"`
+	Changes bool            `json:"changes"`
+	Steps   []compiler.Step `json:"steps"`
+}
+
+type noteJSON struct {
+	Position  string `json:"position,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Text      string `json:"text"`
+}
+
+func (c *cli) printPlan(plan *controller.Plan) error {
+	if c.output == "json" {
+		return c.json(planToJSON(plan))
+	}
+	c.printSteps(plan)
+	for _, n := range plan.Notes {
+		where := ""
+		if n.Namespace != "" {
+			where = n.Namespace + ": "
+		}
+		fmt.Fprintf(c.out, "%s %s%s (%s)\n", c.yellow("note:"), where, n.Text, n.Pos)
+	}
+	return nil
+}
+
+func planToJSON(plan *controller.Plan) planJSON {
+	j := planJSON{Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{}}
+	for _, d := range plan.Devices {
+		steps := d.Steps
+		if steps == nil {
+			steps = []compiler.Step{}
+		}
+		j.Devices = append(j.Devices, planDeviceJSON{d.Name, !d.Change.Empty(), steps})
+	}
+	for _, n := range plan.Notes {
+		j.Notes = append(j.Notes, noteJSON{n.Pos.String(), n.Namespace, n.Text})
+	}
+	return j
+}
+
+// printSteps prints what changes in each device namespace, and a summary.
+func (c *cli) printSteps(plan *controller.Plan) {
+	counts := map[compiler.Op]int{}
+	for _, d := range plan.Devices {
+		if d.Change.Empty() {
+			continue
+		}
+		fmt.Fprintf(c.out, "%s\n", c.bold("device namespace "+d.Name))
+		for _, s := range d.Steps {
+			counts[s.Op]++
+			fmt.Fprintf(c.out, "  %s %s\n", c.op(s.Op), stepText(s))
+		}
+		if len(d.Steps) == 0 {
+			counts[compiler.Change]++
+			fmt.Fprintf(c.out, "  %s %s\n", c.op(compiler.Change), upkeep(d))
+		}
+	}
+	if !plan.Changes() {
+		fmt.Fprintln(c.out, "nothing changes")
+		return
+	}
+	fmt.Fprintf(c.out, "%d to add, %d to change, %d to remove\n", counts[compiler.Add], counts[compiler.Change], counts[compiler.Remove])
+}
+
+// upkeep says what changes where the policy's words stay the same.
+func upkeep(d controller.DevicePlan) string {
+	switch {
+	case d.Change.Rebuild:
+		return "the table was tampered with and is made anew"
+	case d.Change.Semantic():
+		return "the table is mended: addresses of this machine, or what somebody else changed"
+	default:
+		return "comments only: the rules moved in their files"
+	}
+}
+
+func stepText(s compiler.Step) string {
+	if s.Text == "" {
+		return "socket namespace " + s.Namespace
+	}
+	return s.Namespace + " " + s.Text
+}
+
+func (c *cli) op(op compiler.Op) string {
+	switch op {
+	case compiler.Add:
+		return c.green("+")
+	case compiler.Remove:
+		return c.red("-")
+	default:
+		return c.yellow("~")
+	}
+}

@@ -1,0 +1,92 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/nft"
+)
+
+// Apply carries out a plan: in all device namespaces or in none. The new
+// chains are added first, everywhere, where no packet reaches them; then each
+// device namespace is switched to them, in one commit that no packet sees
+// half of; then what nobody needs any more is removed. If the kernel refuses
+// anything before the end of the second step, what was done is undone.
+//
+// The order of the switches closes before it opens: device namespaces that
+// gain socket namespaces come first and those that lose some come last.
+func (h *Host) Apply(p *Plan) error {
+	work := make([]*DevicePlan, 0, len(p.Devices))
+	for i := range p.Devices {
+		if !p.Devices[i].Change.Empty() {
+			work = append(work, &p.Devices[i])
+		}
+	}
+	sort.SliceStable(work, func(i, j int) bool { return opens(work[i]) < opens(work[j]) })
+	steps := []func(nft.Transaction) nft.Batch{
+		func(t nft.Transaction) nft.Batch { return t.Add },
+		func(t nft.Transaction) nft.Batch { return t.Switch },
+	}
+	for _, step := range steps {
+		for _, d := range work {
+			if err := commit(d, step(d.Change)); err != nil {
+				return errors.Join(err, undo(work))
+			}
+		}
+	}
+	var errs []error
+	for _, d := range work {
+		errs = append(errs, commit(d, d.Change.Clean))
+	}
+	return errors.Join(errs...)
+}
+
+// opens orders the switches: a device namespace that loses socket namespaces
+// opens something.
+func opens(d *DevicePlan) int {
+	lost := 0
+	for _, s := range d.Steps {
+		if s.Text != "" {
+			continue
+		}
+		switch s.Op {
+		case compiler.Remove:
+			lost++
+		case compiler.Add:
+			lost--
+		}
+	}
+	return lost
+}
+
+func commit(d *DevicePlan, b nft.Batch) error {
+	if b.Empty() {
+		return nil
+	}
+	if err := d.dev.conn.Commit(b); err != nil {
+		return fmt.Errorf("device namespace %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// undo brings the tables back to what they were when the plan was made.
+func undo(work []*DevicePlan) error {
+	var errs []error
+	for _, d := range work {
+		now, err := d.dev.table()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		back := nft.Diff(now, d.Old)
+		for _, b := range []nft.Batch{back.Add, back.Switch, back.Clean} {
+			if err := commit(d, b); err != nil {
+				errs = append(errs, fmt.Errorf("bring back the former rules: %w", err))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,111 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// Plan is what apply would change, and why.
+type Plan struct {
+	Policy  *model.Policy // nil when everything is to be removed
+	Devices []DevicePlan
+	Notes   []compiler.Note
+	Facts   compiler.Facts
+}
+
+// DevicePlan is the part of a plan for one device namespace.
+type DevicePlan struct {
+	Name       string // "host", or the path of one that the policy does not name
+	Old, New   *nft.Table
+	Generation nft.Generation // of the ruleset that Old was read from
+	Change     nft.Transaction
+	Steps      []compiler.Step
+	dev        *hostDevice
+}
+
+// Changes reports whether applying the plan would change what is enforced or
+// how it reads.
+func (p *Plan) Changes() bool {
+	for _, d := range p.Devices {
+		if !d.Change.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// Plan compares a policy with the kernel. A nil policy plans the removal of all
+// that this instance made. Nothing is changed.
+func (h *Host) Plan(p *model.Policy) (*Plan, error) {
+	plan := &Plan{Policy: p}
+	planned := make(map[string]bool) // by identity
+	if p != nil {
+		devices, err := h.openAll(p)
+		if err != nil {
+			return nil, err
+		}
+		if plan.Facts, err = h.facts(p, devices); err != nil {
+			return nil, err
+		}
+		prog := compiler.Compile(p, plan.Facts)
+		plan.Notes = prog.Notes
+		for _, d := range prog.Devices {
+			dev := devices[d.Name]
+			dp, err := h.planDevice(dev, d.Table)
+			if err != nil {
+				return nil, err
+			}
+			planned[identityKey(dev)] = true
+			plan.Devices = append(plan.Devices, dp)
+		}
+	}
+	stale, err := h.stale(planned)
+	if err != nil {
+		return nil, err
+	}
+	for _, dev := range stale {
+		dp, err := h.planDevice(dev, nil)
+		if err != nil {
+			return nil, err
+		}
+		plan.Devices = append(plan.Devices, dp)
+	}
+	return plan, nil
+}
+
+func (h *Host) planDevice(dev *hostDevice, want *nft.Table) (DevicePlan, error) {
+	generation, err := dev.conn.Generation()
+	if err != nil {
+		return DevicePlan{}, fmt.Errorf("device namespace %s: %w", dev.name, err)
+	}
+	have, err := dev.table()
+	if err != nil {
+		return DevicePlan{}, err
+	}
+	if have != nil && want != nil && have.Comment != want.Comment {
+		return DevicePlan{}, fmt.Errorf("device namespace %s: table inet %s there is not of this sockns (it says %q): remove it with `sockns delete` in the network namespace that made it, or with `nft delete table inet %s`",
+			dev.name, compiler.TableName, have.Comment, compiler.TableName)
+	}
+	return DevicePlan{
+		Name: dev.name, Old: have, New: want, Generation: generation, dev: dev,
+		Change: nft.Diff(have, want),
+		Steps:  compiler.Steps(have, want),
+	}, nil
+}
+
+// table reads the table back; nil if there is none.
+func (d *hostDevice) table() (*nft.Table, error) {
+	t, err := d.conn.Table(compiler.TableName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("device namespace %s: read table: %w", d.name, err)
+	}
+	return t, nil
+}

@@ -47,6 +47,9 @@ type Set struct {
 	Elements []Element
 	// Notes are printed as comments in the text form, and nowhere else.
 	Notes []string
+	// Foreign is set by decoding if the set has properties or elements that are
+	// not modelled here; such a set equals no other.
+	Foreign bool
 }
 
 // IsMap reports whether the set maps its keys to something.
@@ -97,6 +100,9 @@ type Chain struct {
 type Base struct {
 	Hook     Hook
 	Priority int32 // NF_IP_PRI_FILTER is 0
+	// Foreign is set by decoding if the chain is of another type, has another
+	// policy or is bound to a device; such a chain equals no other.
+	Foreign bool
 }
 
 // Hook is a netfilter hook of family inet (include/uapi/linux/netfilter.h).

@@ -21,7 +21,7 @@ type expr struct {
 	mask [16]byte // bitwise: the mask; range: the last
 	name string   // lookup, dynset: the set; verdict: the chain; log: the prefix; foreign: the name
 
-	a, b uint64 // counter: packets and bytes; limit: the rate; dynset: timeout
+	a, b uint64 // counter: packets and bytes; limit: the rate
 	raw  string // foreign: the attributes
 }
 

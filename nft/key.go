@@ -164,3 +164,6 @@ func readKeyType(id uint32) []Type {
 	}
 	return types
 }
+
+// hostBigEndian is whether the machine writes numbers from their big end.
+var hostBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1

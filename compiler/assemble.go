@@ -64,18 +64,18 @@ type assembly struct {
 	table *nft.Table
 	deep  []int // levels in use, deepest first
 	doors []int // levels of doors, deepest first
-	same  bool  // some policy compares an address with itself
+	index *Index
 }
 
-func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts) *nft.Table {
+func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts) (*nft.Table, *Index) {
 	a := &assembly{resolver: r, table: &nft.Table{
 		Name:    TableName,
 		Comment: TableComment(f.Instance),
 	}}
 	a.levels(spaces)
 	doors := a.doorsOf(spaces, f)
-	a.maps(spaces, policies)
-	a.instanceSets(spaces, policies)
+	a.index = newIndex(r, policies, a.deep)
+	a.maps(spaces)
 	a.doorSets(doors)
 	a.sharedSets(policies)
 	seen := make(map[string]bool)
@@ -92,7 +92,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 	a.endings()
 	a.outputChains()
 	a.inputChains()
-	return a.table
+	return a.table, a.index
 }
 
 const tableCommentPrefix = "sockns of network namespace "
@@ -139,78 +139,51 @@ func identityValue(id uint32) nft.Value {
 	return nft.Value{Type: nft.TypeClassID, Num: uint64(id)}
 }
 
-// maps makes the maps that lead from cgroups to identities and policies.
-func (a *assembly) maps(spaces []*space, policies map[string]*chains) {
-	namespaces := nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict,
-		Comment: "the connecting end's policy, by the identity that the packet carries over lo"}
-	for _, s := range spaces {
-		namespaces.Elements = append(namespaces.Elements, nft.Element{
-			Key:     []nft.Value{identityValue(a.ids[s.name])},
-			Verdict: jumpTo(nft.VerdictJump, policies[s.source.Name].chain(partLocal)),
-			Comment: fit(s.name, commentMax),
-		})
+// maps makes the maps that lead from cgroups to identities and policies, and
+// the sets of the instances of templates that rules name.
+func (a *assembly) maps(spaces []*space) {
+	place := make(map[string]int) // of a set in the table
+	add := func(s nft.Set) {
+		place[s.Name] = len(a.table.Sets)
+		a.table.Sets = append(a.table.Sets, s)
 	}
+	cgroups, pairs := []nft.Type{nft.TypeCgroup}, []nft.Type{nft.TypeClassID, nft.TypeCgroup}
 	for _, level := range a.deep {
-		identity := nft.Set{Name: identityMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeClassID}
-		connect := nft.Set{Name: connectMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeVerdict}
-		accept := nft.Set{Name: acceptMap(level), Key: []nft.Type{nft.TypeCgroup}, Data: nft.TypeVerdict}
-		self := nft.Set{Name: selfMap(level), Key: []nft.Type{nft.TypeClassID, nft.TypeCgroup}, Data: nft.TypeVerdict}
-		for _, s := range spaces {
-			c, id := policies[s.source.Name], identityValue(a.ids[s.name])
-			for _, m := range s.members {
-				if m.Level != level {
-					continue
-				}
-				key := cgroupValue(m.ID, m.Path)
-				comment := fit(s.name+" "+m.Path, commentMax)
-				identity.Elements = append(identity.Elements, nft.Element{Key: []nft.Value{key}, Data: id, Comment: comment})
-				connect.Elements = append(connect.Elements, nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partConnect))})
-				accept.Elements = append(accept.Elements, nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partAccept))})
-				verdict := nft.Verdict{Kind: nft.VerdictAccept}
-				if !c.selfFree {
-					verdict = jumpTo(nft.VerdictGoto, c.chain(partSelf))
-				}
-				self.Elements = append(self.Elements, nft.Element{Key: []nft.Value{id, key}, Verdict: verdict})
-			}
-			for _, m := range s.missing {
-				if strings.Count(m.Member.Cgroup, "/") == level {
-					identity.Notes = append(identity.Notes, fmt.Sprintf("%s: %s does not exist", s.name, m.Member))
-				}
-			}
-		}
-		a.table.Sets = append(a.table.Sets, identity, connect, accept, self)
+		add(nft.Set{Name: identityMap(level), Key: cgroups, Data: nft.TypeClassID})
+		add(nft.Set{Name: connectMap(level), Key: cgroups, Data: nft.TypeVerdict})
+		add(nft.Set{Name: acceptMap(level), Key: cgroups, Data: nft.TypeVerdict})
+		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict})
 	}
-	for _, s := range spaces {
-		for _, m := range s.missing {
-			if m.Member.Unit != "" {
-				namespaces.Notes = append(namespaces.Notes, fmt.Sprintf("%s: %s does not exist", s.name, m.Member))
-			}
-		}
-	}
-	a.table.Sets = append(a.table.Sets, namespaces)
-}
-
-// instanceSets makes the set of identities of each template that rules name.
-func (a *assembly) instanceSets(spaces []*space, policies map[string]*chains) {
-	named := make(map[string]bool)
-	eachStatement(policies, func(s nft.Statement) {
-		if m, ok := s.(nft.MatchSet); ok {
-			named[m.Set] = true
-		}
-	})
-	a.same = named[sameSet4]
+	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict,
+		Comment: "the connecting end's policy, by the identity that the packet carries over lo"})
 	for i := range a.policy.SocketNamespaces {
 		n := &a.policy.SocketNamespaces[i]
-		if n.Each == "" || !named[instanceSet(n.Name)] {
-			continue
+		if set := a.index.policies[n.Name].instances; set != "" && n.Device == a.device {
+			add(nft.Set{Name: set, Key: []nft.Type{nft.TypeClassID}, Comment: "the instances of " + n.Name})
 		}
-		set := nft.Set{Name: instanceSet(n.Name), Key: []nft.Type{nft.TypeClassID}, Comment: "the instances of " + n.Name}
-		for _, s := range spaces {
-			if s.source == n && s.name != n.Name {
-				set.Elements = append(set.Elements, nft.Element{Key: []nft.Value{identityValue(a.ids[s.name])}, Comment: fit(s.name, commentMax)})
+	}
+	put := func(list ...Placed) {
+		for _, p := range list {
+			s := &a.table.Sets[place[p.Set]]
+			s.Elements = append(s.Elements, p.Element)
+		}
+	}
+	note := func(set string, m Missing) {
+		s := &a.table.Sets[place[set]]
+		s.Notes = append(s.Notes, fmt.Sprintf("%s: %s does not exist", m.Namespace, m.Member))
+	}
+	for _, s := range spaces {
+		put(a.index.Namespace(s.name)...)
+		for _, m := range s.members {
+			put(a.index.Member(m)...)
+		}
+		for _, m := range s.missing {
+			if m.Member.Cgroup != "" {
+				note(identityMap(strings.Count(m.Member.Cgroup, "/")), m)
+			} else {
+				note(namespacesMap, m)
 			}
 		}
-		a.table.Sets = append(a.table.Sets, set)
 	}
 }
 
@@ -267,7 +240,7 @@ func (a *assembly) doorSets(doors []Door) {
 				Comment: fit(d.Path, commentMax),
 			})
 			for _, m := range d.Exempt {
-				exempt.Elements = append(exempt.Elements, nft.Element{Key: []nft.Value{cgroupValue(m.ID, m.Path)}, Comment: fit(m.Path, commentMax)})
+				exempt.Elements = append(exempt.Elements, a.index.Exempt(m).Element)
 			}
 		}
 		a.table.Sets = append(a.table.Sets, door, exempt)
@@ -282,6 +255,11 @@ func (a *assembly) doorSets(doors []Door) {
 
 // sharedSets makes the sets that packets and policies of all namespaces share.
 func (a *assembly) sharedSets(policies map[string]*chains) {
+	same := false // some policy compares an address with another
+	eachStatement(policies, func(s nft.Statement) {
+		m, ok := s.(nft.MatchSet)
+		same = same || ok && m.Set == sameSet4
+	})
 	for _, f := range families {
 		a.table.Sets = append(a.table.Sets, nft.Set{
 			Name:    answersSet(f.number, a.policy.UDPTimeout),
@@ -291,18 +269,18 @@ func (a *assembly) sharedSets(policies map[string]*chains) {
 			Size:    answersSize,
 			Comment: "source and destination of datagrams that answer one that passed",
 		})
-		if !a.same {
+		if !same {
 			continue
 		}
-		same := nft.Set{Name: f.same, Key: []nft.Type{f.address, f.address},
+		pairs := nft.Set{Name: f.same, Key: []nft.Type{f.address, f.address},
 			Comment: "the local addresses, twice: who binds nothing and connects to one has it too"}
 		for _, addr := range a.localAddresses() {
 			if addr.Is4() == (f.number == 4) {
 				v := nft.Value{Type: f.address, Addr: addr}
-				same.Elements = append(same.Elements, nft.Element{Key: []nft.Value{v, v}})
+				pairs.Elements = append(pairs.Elements, nft.Element{Key: []nft.Value{v, v}})
 			}
 		}
-		a.table.Sets = append(a.table.Sets, same)
+		a.table.Sets = append(a.table.Sets, pairs)
 	}
 }
 

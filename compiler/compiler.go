@@ -33,6 +33,7 @@ type Program struct {
 type Device struct {
 	Name  string
 	Table *nft.Table // nil if no socket namespace lives there
+	Index *Index     // nil if Table is
 }
 
 // Compile compiles a policy that has no errors. A device namespace that is
@@ -44,15 +45,16 @@ func Compile(p *model.Policy, f Facts) *Program {
 		if !ok {
 			continue
 		}
-		prog.Devices = append(prog.Devices, Device{Name: d.Name, Table: compileDevice(p, d.Name, facts, f)})
+		table, index := compileDevice(p, d.Name, facts, f)
+		prog.Devices = append(prog.Devices, Device{Name: d.Name, Table: table, Index: index})
 	}
 	return prog
 }
 
-func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) *nft.Table {
+func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (*nft.Table, *Index) {
 	spaces := spacesOf(p, device, f)
 	if len(spaces) == 0 {
-		return nil
+		return nil, nil
 	}
 	ids := identities(spaces)
 	r := &resolver{policy: p, device: device, ids: ids, facts: facts}

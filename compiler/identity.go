@@ -91,13 +91,18 @@ func identities(spaces []*space) map[string]uint32 {
 	ids := make(map[string]uint32, len(names))
 	taken := make(map[uint32]bool, len(names))
 	for _, name := range names {
-		h := fnv.New32a()
-		h.Write([]byte(name))
-		id := h.Sum32()
+		id := identityOf(name)
 		for id < firstIdentity || taken[id] {
 			id++
 		}
 		taken[id], ids[name] = true, id
 	}
 	return ids
+}
+
+// identityOf returns the identity that a name asks for.
+func identityOf(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
 }

@@ -16,6 +16,7 @@ type Plan struct {
 	Devices []DevicePlan
 	Notes   []compiler.Note
 	Facts   compiler.Facts
+	Program *compiler.Program // nil if Policy is
 }
 
 // DevicePlan is the part of a plan for one device namespace.
@@ -53,7 +54,7 @@ func (h *Host) Plan(p *model.Policy) (*Plan, error) {
 			return nil, err
 		}
 		prog := compiler.Compile(p, plan.Facts)
-		plan.Notes = prog.Notes
+		plan.Program, plan.Notes = prog, prog.Notes
 		for _, d := range prog.Devices {
 			dev := devices[d.Name]
 			dp, err := h.planDevice(dev, d.Table)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -83,5 +86,23 @@ func comparable(t *nft.Table, opts nft.TextOptions) []byte {
 	if t == nil {
 		return nil
 	}
-	return []byte(t.Sorted().Text(opts))
+	sorted := *t
+	sorted.Sets = slices.Clone(t.Sets)
+	slices.SortFunc(sorted.Sets, func(a, b nft.Set) int { return strings.Compare(a.Name, b.Name) })
+	for i := range sorted.Sets {
+		s := &sorted.Sets[i]
+		s.Notes = nil
+		if s.Dynamic {
+			s.Elements = nil
+		}
+		s.Elements = slices.Clone(s.Elements)
+		slices.SortFunc(s.Elements, func(a, b nft.Element) int { return slices.CompareFunc(a.Key, b.Key, compareValues) })
+	}
+	sorted.Chains = slices.Clone(t.Chains)
+	slices.SortFunc(sorted.Chains, func(a, b nft.Chain) int { return strings.Compare(a.Name, b.Name) })
+	return []byte(sorted.Text(opts))
+}
+
+func compareValues(a, b nft.Value) int {
+	return cmp.Or(cmp.Compare(a.Num, b.Num), a.Addr.Compare(b.Addr))
 }

@@ -1,0 +1,125 @@
+package compiler
+
+import (
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// Placed is an element and the set or map that holds it.
+type Placed struct {
+	Set     string
+	Element nft.Element
+}
+
+// Index says which elements a member or an instance stands for in the table of
+// one device namespace: all that changes when a cgroup comes or goes. It stays
+// valid until the policy changes.
+type Index struct {
+	Table    string
+	policies map[string]policyRef // by namespace or template
+	ids      map[string]uint32
+	names    map[uint32]string
+	levels   map[int]bool // that the table has maps for
+}
+
+// policyRef is what elements need of a compiled policy.
+type policyRef struct {
+	chains *chains
+	// instances names the set of the template's instances; empty if no rule asks for it.
+	instances string
+	template  bool
+}
+
+// Serves reports whether the table has a place for a member of this socket
+// namespace (or instance) at this level, so that it can join without
+// compiling anything.
+func (ix *Index) Serves(name string, level int) bool {
+	if _, ok := ix.policies[templateOf(name)]; !ok || !ix.levels[level] {
+		return false
+	}
+	if _, known := ix.ids[name]; known {
+		return true
+	}
+	_, taken := ix.names[identityOf(name)]
+	return !taken && identityOf(name) >= firstIdentity
+}
+
+// Namespace returns the elements of a socket namespace or instance itself.
+func (ix *Index) Namespace(name string) []Placed {
+	ref := ix.policies[templateOf(name)]
+	id := identityValue(ix.id(name))
+	comment := fit(name, commentMax)
+	list := []Placed{{namespacesMap, nft.Element{
+		Key:     []nft.Value{id},
+		Verdict: jumpTo(nft.VerdictJump, ref.chains.chain(partLocal)),
+		Comment: comment,
+	}}}
+	if ref.instances != "" && name != templateOf(name) {
+		list = append(list, Placed{ref.instances, nft.Element{Key: []nft.Value{id}, Comment: comment}})
+	}
+	return list
+}
+
+// Member returns the elements of a cgroup of a socket namespace or instance.
+func (ix *Index) Member(m Member) []Placed {
+	c, id, key := ix.policies[templateOf(m.Namespace)].chains, identityValue(ix.id(m.Namespace)), cgroupValue(m.ID, m.Path)
+	self := nft.Verdict{Kind: nft.VerdictAccept}
+	if !c.selfFree {
+		self = jumpTo(nft.VerdictGoto, c.chain(partSelf))
+	}
+	return []Placed{
+		{identityMap(m.Level), nft.Element{Key: []nft.Value{key}, Data: id, Comment: fit(m.Namespace+" "+m.Path, commentMax)}},
+		{connectMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partConnect))}},
+		{acceptMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partAccept))}},
+		{selfMap(m.Level), nft.Element{Key: []nft.Value{id, key}, Verdict: self}},
+	}
+}
+
+// Exempt returns the element of a cgroup at a level that a door lets pass
+// because nobody claims it.
+func (ix *Index) Exempt(m Member) Placed {
+	return Placed{unmanagedSet(m.Level), nft.Element{Key: []nft.Value{cgroupValue(m.ID, m.Path)}, Comment: fit(m.Path, commentMax)}}
+}
+
+// id returns the identity of a namespace, which for an instance that was not
+// there when the policy was compiled is the one that its name asks for.
+func (ix *Index) id(name string) uint32 {
+	if id, ok := ix.ids[name]; ok {
+		return id
+	}
+	return identityOf(name)
+}
+
+func newIndex(r *resolver, policies map[string]*chains, levels []int) *Index {
+	ix := &Index{
+		Table: TableName, ids: r.ids,
+		policies: make(map[string]policyRef, len(policies)),
+		names:    make(map[uint32]string, len(r.ids)),
+		levels:   make(map[int]bool),
+	}
+	for name, id := range r.ids {
+		ix.names[id] = name
+	}
+	for _, l := range levels {
+		ix.levels[l] = true
+	}
+	named := make(map[string]bool)
+	eachStatement(policies, func(s nft.Statement) {
+		if m, ok := s.(nft.MatchSet); ok {
+			named[m.Set] = true
+		}
+	})
+	for name, c := range policies {
+		ref := policyRef{chains: c, template: isTemplate(r.policy, name)}
+		if set := instanceSet(name); ref.template && named[set] {
+			ref.instances = set
+		}
+		ix.policies[name] = ref
+	}
+	return ix
+}
+
+func isTemplate(p *model.Policy, name string) bool {
+	n := p.Namespace(name)
+	return n != nil && n.Each != ""
+}

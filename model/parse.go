@@ -1,0 +1,389 @@
+package model
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// File is the text of one policy file. Name is how diagnostics call it.
+type File struct {
+	Name string `json:"name"`
+	Data []byte `json:"data"`
+}
+
+// The bounds of what is read. A policy of 10,000 namespaces has about 10 MB.
+const (
+	maxFileSize  = 64 << 20
+	maxDocuments = 1000
+	maxDepth     = 12 // of mappings and lists; the language itself nests 7 deep
+)
+
+// Parse reads a policy from the text of its files, which add up, and checks
+// it. All mistakes are reported. If one of them is an error the policy is not
+// to be used; it is returned all the same, with what could be understood.
+func Parse(files []File) (*Policy, Diagnostics) {
+	r := &reader{
+		reporter: reporter{files: make(map[string]int)},
+		policy: &Policy{
+			DeviceNamespaces: []DeviceNamespace{{Name: HostDevice}},
+			UDPTimeout:       DefaultUDPTimeout,
+			Syscalls:         SyscallsAuto,
+		},
+		devices: make(map[string]Position),
+		names:   make(map[string]Position),
+		once:    make(map[string]Position),
+	}
+	for i, f := range files {
+		r.reporter.files[f.Name] = i
+		r.file(f)
+	}
+	if len(r.policy.SocketNamespaces) == 0 && !r.HasErrors() {
+		name := "policy"
+		if len(files) > 0 {
+			name = files[0].Name
+		}
+		r.warnf(Position{name, 1, 1}, "no socket namespaces: nothing is enforced; declare some under socketNamespaces")
+	}
+	check(r)
+	return r.policy, r.sorted()
+}
+
+// reader reads the files of one policy.
+type reader struct {
+	reporter
+	policy     *Policy
+	name       string              // of the file being read
+	budget     int                 // nodes that may be visited yet: aliases can't expand without bound
+	devices    map[string]Position // names of device namespaces
+	names      map[string]Position // names of groups and socket namespaces
+	once       map[string]Position // keys that may be given once in all files
+	deviceRefs []deviceRef
+}
+
+// HasErrors reports whether an error was found so far.
+func (r *reader) HasErrors() bool { return r.list.HasErrors() }
+
+func (r *reader) file(f File) {
+	r.name = f.Name
+	start := Position{f.Name, 1, 1}
+	if len(f.Data) > maxFileSize {
+		r.errorf(start, "the file has %d bytes; a policy file has at most %d: split it", len(f.Data), maxFileSize)
+		return
+	}
+	// Visits beyond the size of the text can only come from aliases.
+	r.budget = 1000 + 4*len(f.Data)
+	d := yaml.NewDecoder(bytes.NewReader(f.Data))
+	for n := 0; ; n++ {
+		var doc yaml.Node
+		err := d.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			if n == 0 {
+				r.errorf(start, "the file is empty: a policy begins with apiVersion: %s", APIVersion)
+			}
+			return
+		}
+		if err != nil {
+			r.syntax(err)
+			return
+		}
+		if n == maxDocuments {
+			r.errorf(r.at(&doc), "more than %d documents in one file: split it", maxDocuments)
+			return
+		}
+		if len(doc.Content) == 1 {
+			r.document(doc.Content[0])
+		}
+	}
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): `)
+
+// syntax reports an error of the YAML parser, which knows the line only.
+func (r *reader) syntax(err error) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	pos := Position{r.name, 1, 1}
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		pos.Line, _ = strconv.Atoi(m[1])
+		text = strings.Replace(text, m[0], "", 1)
+	}
+	r.errorf(pos, "not YAML: %s", text)
+}
+
+func (r *reader) at(n *yaml.Node) Position { return Position{r.name, max(n.Line, 1), max(n.Column, 1)} }
+
+// node follows aliases; nil if they lead too far.
+func (r *reader) node(n *yaml.Node) *yaml.Node {
+	r.budget--
+	if r.budget == 0 {
+		r.errorf(r.at(n), "aliases expand to far more than the file holds: write out what they stand for")
+	}
+	if r.budget <= 0 {
+		return nil
+	}
+	for hops := 0; n.Kind == yaml.AliasNode; hops++ {
+		if hops > maxDepth {
+			return nil
+		}
+		n = n.Alias
+	}
+	return n
+}
+
+// kind names what a node is, for messages.
+func kind(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.ScalarNode:
+		if n.Tag == "!!null" {
+			return "nothing"
+		}
+		return strconv.Quote(n.Value)
+	}
+	return "something else"
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+// mapping visits the entries of a mapping, whose keys are free names.
+func (r *reader) mapping(n *yaml.Node, what string, visit func(k, v *yaml.Node)) {
+	if n = r.node(n); n == nil {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		r.errorf(r.at(n), "%s is %s; it has to be a mapping (key: value)", what, kind(n))
+		return
+	}
+	seen := make(map[string]*yaml.Node, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := r.node(n.Content[i]), n.Content[i+1]
+		if k == nil {
+			return
+		}
+		if k.Kind != yaml.ScalarNode {
+			r.errorf(r.at(k), "%s is a key of %s; a key is a word", kind(k), what)
+			continue
+		}
+		if first := seen[k.Value]; first != nil {
+			r.errorf(r.at(k), "key %q is there twice in %s, first at line %d: keep one", k.Value, what, first.Line)
+			continue
+		}
+		seen[k.Value] = k
+		visit(k, v)
+	}
+}
+
+// fields visits the entries of a mapping whose keys the language knows.
+func (r *reader) fields(n *yaml.Node, what string, keys []key, visit func(name string, k, v *yaml.Node)) {
+	allowed := keyNames(keys)
+	r.mapping(n, what, func(k, v *yaml.Node) {
+		for _, a := range allowed {
+			if a == k.Value {
+				visit(a, k, v)
+				return
+			}
+		}
+		r.errorf(r.at(k), "unknown key %q in %s%s (allowed: %s)", k.Value, what, suggest(k.Value, allowed), oneOf(allowed))
+	})
+}
+
+// items returns the entries of a list, or the node itself if it is none and
+// single is set.
+func (r *reader) items(n *yaml.Node, what string, single bool) []*yaml.Node {
+	if n = r.node(n); n == nil {
+		return nil
+	}
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		if len(n.Content) == 0 {
+			r.errorf(r.at(n), "%s is an empty list: leave the key out, or fill it", what)
+		}
+		return n.Content
+	case single && n.Kind == yaml.ScalarNode && !isNull(n):
+		return []*yaml.Node{n}
+	}
+	if single {
+		r.errorf(r.at(n), "%s is %s; it has to be one or a list", what, kind(n))
+	} else {
+		r.errorf(r.at(n), "%s is %s; it has to be a list", what, kind(n))
+	}
+	return nil
+}
+
+// text returns the value of a scalar.
+func (r *reader) text(n *yaml.Node, what string) (string, bool) {
+	if n = r.node(n); n == nil {
+		return "", false
+	}
+	if n.Kind != yaml.ScalarNode || isNull(n) || n.Value == "" {
+		r.errorf(r.at(n), "%s is %s; it has to be a word", what, kind(n))
+		return "", false
+	}
+	return n.Value, true
+}
+
+// word returns the value of a scalar that is one of the allowed words.
+func (r *reader) word(n *yaml.Node, what string, allowed ...string) (string, bool) {
+	s, ok := r.text(n, what)
+	if !ok {
+		return "", false
+	}
+	for _, a := range allowed {
+		if s == a {
+			return s, true
+		}
+	}
+	r.errorf(r.at(n), "%s is %q%s (allowed: %s)", what, s, suggest(s, allowed), oneOf(allowed))
+	return "", false
+}
+
+func (r *reader) document(n *yaml.Node) {
+	var version *yaml.Node
+	r.fields(n, "a policy", policyKeys, func(name string, k, v *yaml.Node) {
+		switch name {
+		case "apiVersion":
+			version = k
+			r.word(v, "apiVersion", APIVersion)
+		case "deviceNamespaces":
+			r.mapping(v, name, r.device)
+		case "groups":
+			r.mapping(v, name, r.group)
+		case "socketNamespaces":
+			r.mapping(v, name, r.namespace)
+		case "udpTimeout":
+			if r.single(name, k) {
+				r.udpTimeout(v)
+			}
+		case "enforcement":
+			if r.single(name, k) {
+				r.enforcement(v)
+			}
+		case "tests":
+			r.tests(v)
+		}
+	})
+	if n = r.node(n); n != nil && n.Kind == yaml.MappingNode && version == nil {
+		r.errorf(r.at(n), "apiVersion is missing: a policy begins with apiVersion: %s", APIVersion)
+	}
+}
+
+// single reports whether a key is there for the first time in all files.
+func (r *reader) single(name string, k *yaml.Node) bool {
+	if first, twice := r.once[name]; twice {
+		r.errorf(r.at(k), "%s is given twice, first at %s: keep one", name, first)
+		return false
+	}
+	r.once[name] = r.at(k)
+	return true
+}
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+
+const maxNameLength = 63
+
+// reserved are the words that peers have a meaning for.
+var reserved = []string{"any", "self", "unmanaged"}
+
+// checkName checks the form of a name and that it is new.
+func (r *reader) checkName(k *yaml.Node, what string, names map[string]Position) bool {
+	name, pos := k.Value, r.at(k)
+	for _, w := range reserved {
+		if name == w {
+			r.errorf(pos, "%q can't be the name of a %s: the word is reserved for peers; choose another name", name, what)
+			return false
+		}
+	}
+	if !namePattern.MatchString(name) || len(name) > maxNameLength {
+		r.errorf(pos, "%q can't be the name of a %s: a name has a-z, 0-9 and -, begins with a letter and has at most %d characters", name, what, maxNameLength)
+		return false
+	}
+	if first, twice := names[name]; twice {
+		r.errorf(pos, "the name %q is given twice, first at %s: choose another", name, first)
+		return false
+	}
+	names[name] = pos
+	return true
+}
+
+func (r *reader) device(k, v *yaml.Node) {
+	if k.Value == HostDevice {
+		if v = r.node(v); v != nil && !isNull(v) && (v.Kind != yaml.MappingNode || len(v.Content) > 0) {
+			r.errorf(r.at(v), "host is the network namespace that sockns is started in and has no keys: write host: {}")
+		}
+		return
+	}
+	ok := r.checkName(k, "device namespace", r.devices)
+	d := DeviceNamespace{Name: k.Value, Pos: r.at(k)}
+	r.fields(v, "a device namespace", deviceKeys, func(name string, fk, fv *yaml.Node) {
+		s, valid := r.text(fv, name)
+		switch {
+		case !valid:
+			ok = false
+		case d.Path != "":
+			r.errorf(r.at(fk), "device namespace %s has both netns and path: keep one", d.Name)
+			ok = false
+		case name == "netns" && (strings.ContainsAny(s, "/\x00") || s == "." || s == ".."):
+			r.errorf(r.at(fv), "netns is %q; it has to be a name in /run/netns: for a file write path", s)
+			ok = false
+		case name == "path" && (!strings.HasPrefix(s, "/") || strings.Contains(s, "\x00")):
+			r.errorf(r.at(fv), "path is %q; it has to be absolute, as /proc/4242/ns/net", s)
+			ok = false
+		case name == "netns":
+			d.Path = "/run/netns/" + s
+		default:
+			d.Path = s
+		}
+	})
+	if !ok {
+		return
+	}
+	if d.Path == "" {
+		r.errorf(d.Pos, "device namespace %s has neither netns nor path: say which network namespace it is", d.Name)
+		return
+	}
+	r.policy.DeviceNamespaces = append(r.policy.DeviceNamespaces, d)
+}
+
+func (r *reader) group(k, v *yaml.Node) {
+	ok := r.checkName(k, "group", r.names)
+	g := Group{Name: k.Value, Pos: r.at(k)}
+	for _, n := range r.items(v, "group "+k.Value, true) {
+		if a, valid := r.address(n, "a group"); valid {
+			g.Addresses = append(g.Addresses, a)
+		}
+	}
+	if ok {
+		r.policy.Groups = append(r.policy.Groups, g)
+	}
+}
+
+func (r *reader) enforcement(v *yaml.Node) {
+	r.fields(v, "enforcement", enforcementKeys, func(name string, _, v *yaml.Node) {
+		if s, ok := r.word(v, name, string(SyscallsAuto), string(SyscallsRequired)); ok {
+			r.policy.Syscalls = SyscallTier(s)
+		}
+	})
+}
+
+func (r *reader) tests(v *yaml.Node) {
+	for _, n := range r.items(v, "tests", false) {
+		r.mapping(n, "a test", func(k, v *yaml.Node) {
+			allowed := []string{string(Allow), string(Deny)}
+			for _, e := range []Errno{EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EPERM, ETIMEDOUT} {
+				allowed = append(allowed, string(e))
+			}
+			if want, ok := r.word(v, fmt.Sprintf("what %q expects", k.Value), allowed...); ok {
+				r.policy.Tests = append(r.policy.Tests, Expectation{Flow: k.Value, Want: want, Pos: r.at(k)})
+			}
+		})
+	}
+}

@@ -1,0 +1,177 @@
+// Package source gets policies from where operators keep them: files,
+// directories and standard input.
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sockns/sockns/model"
+)
+
+// MaxSize is how large one policy file may be. It is a bound against a wrong
+// path (a device, a core dump), not one that a policy comes near: 10,000
+// namespaces are some 5 MB.
+const MaxSize = 16 << 20
+
+// Stdin is the path that means standard input, and StdinName the name that
+// diagnostics give it.
+const (
+	Stdin     = "-"
+	StdinName = "stdin"
+)
+
+// Files reads the files of a policy, in order. A path is a file of any name, a
+// directory (all its *.yaml and *.yml, sorted by name, without hidden files and
+// without those of directories below) or [Stdin]. Names are as given, with the
+// directory in front, so that an editor finds them from where the command ran.
+//
+// The error joins everything that is wrong with any path, and each part says
+// what to do. Nothing is returned with an error.
+func Files(paths []string) ([]model.File, error) { return read(paths, os.Stdin) }
+
+func read(paths []string, stdin io.Reader) ([]model.File, error) {
+	r := reader{stdin: stdin}
+	if len(paths) == 0 {
+		r.fail(errors.New("no policy given: name a file, a directory, or - for standard input"))
+	}
+	for _, path := range paths {
+		r.path(path)
+	}
+	if len(r.errs) > 0 {
+		return nil, errors.Join(r.errs...)
+	}
+	return r.files, nil
+}
+
+// reader gathers files and errors.
+type reader struct {
+	stdin io.Reader // nil once it was read
+	files []model.File
+	seen  []seen
+	errs  []error
+}
+
+// seen is a file that was read, and the path that led to it.
+type seen struct {
+	name, by string
+	info     fs.FileInfo
+}
+
+func (r *reader) fail(err error) { r.errs = append(r.errs, err) }
+
+// path reads what one path stands for.
+func (r *reader) path(path string) {
+	if path == Stdin {
+		r.standardInput()
+		return
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.fail(fmt.Errorf("%s: no such file or directory: name an existing one, or - for standard input: %w", path, fs.ErrNotExist))
+	case err != nil:
+		r.fail(err)
+	case info.IsDir():
+		r.directory(path)
+	default:
+		r.file(path, path, info)
+	}
+}
+
+func (r *reader) standardInput() {
+	if r.stdin == nil {
+		r.fail(errors.New("-: standard input is given twice: it can be read only once"))
+		return
+	}
+	r.add(StdinName, r.stdin)
+	r.stdin = nil
+}
+
+// directory reads the policy files of a directory. Symbolic links are
+// followed, as in a directory that Kubernetes makes of a ConfigMap.
+func (r *reader) directory(dir string) {
+	names, err := List(dir)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	if len(names) == 0 {
+		r.fail(fmt.Errorf("%s: no *.yaml and no *.yml in this directory (those of directories below are not looked for): "+
+			"put a policy file there, or name another directory", dir))
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			r.fail(err)
+		case info.IsDir():
+			// A directory with such a name is none of the directory's files.
+		case !info.Mode().IsRegular():
+			r.fail(fmt.Errorf("%s: not a regular file (%s): move it away, or name it itself", path, info.Mode().Type()))
+		default:
+			r.file(path, dir, info)
+		}
+	}
+}
+
+// file reads one file, which a path of its own or of a directory led to.
+func (r *reader) file(name, by string, info fs.FileInfo) {
+	for _, s := range r.seen {
+		if info.Mode().IsRegular() && os.SameFile(s.info, info) {
+			r.fail(fmt.Errorf("%s: the same file as %s, which %s already brought in: name it once", name, s.name, s.by))
+			return
+		}
+	}
+	r.seen = append(r.seen, seen{name, by, info})
+	f, err := os.Open(name)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	defer f.Close()
+	r.add(name, f)
+}
+
+// add reads a file's content.
+func (r *reader) add(name string, from io.Reader) {
+	data, err := io.ReadAll(io.LimitReader(from, MaxSize+1))
+	switch {
+	case err != nil:
+		r.fail(fmt.Errorf("%s: %w", name, err))
+	case len(data) > MaxSize:
+		r.fail(fmt.Errorf("%s: larger than %d MiB, which no policy file may be: split it into several", name, MaxSize>>20))
+	default:
+		r.files = append(r.files, model.File{Name: name, Data: data})
+	}
+}
+
+// List returns the names of the entries of a directory that are policy files
+// by their name, sorted. Whether one is a file at all is not looked at.
+func List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if IsPolicyFile(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// IsPolicyFile reports whether a directory's entry of that name is a policy
+// file: *.yaml or *.yml, not hidden (editors keep their locks in .#name.yaml).
+func IsPolicyFile(name string) bool {
+	ext := filepath.Ext(name)
+	return name[0] != '.' && (ext == ".yaml" || ext == ".yml")
+}

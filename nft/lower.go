@@ -11,7 +11,7 @@ import (
 // The numbers of expressions that golang.org/x/sys/unix lacks
 // (include/uapi/linux/netfilter/nf_tables.h).
 const (
-	exthdrOpSCTP     = 4 // NFT_EXTHDR_OP_SCTP
+	exthdrOpSCTP     = 3 // NFT_EXTHDR_OP_SCTP
 	exthdrPresent    = 1 // NFT_EXTHDR_F_PRESENT
 	sctpChunkInit    = 1 // RFC 9260
 	socketCgroupv2   = 3 // NFT_SOCKET_CGROUPV2

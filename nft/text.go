@@ -3,6 +3,8 @@ package nft
 import (
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // TextOptions say how a table is printed.
@@ -271,9 +273,13 @@ func (r Rule) String() string { return r.text(true) }
 
 func (r *Rule) text(counters bool) string {
 	var b strings.Builder
+	reset := r.resetDependency()
 	for i, s := range r.Statements {
 		if i > 0 {
 			b.WriteByte(' ')
+		}
+		if i == reset {
+			b.WriteString("meta l4proto tcp ")
 		}
 		if _, ok := s.(Counter); ok && !counters {
 			s = Counter{}
@@ -287,6 +293,24 @@ func (r *Rule) text(counters bool) string {
 		b.WriteString(`comment "` + r.Comment + `"`)
 	}
 	return b.String()
+}
+
+// resetDependency returns the place of a reject with tcp reset that needs the
+// match of TCP in front of it, else -1. Lowering puts the match there; nft would
+// put it in front of the whole rule, where it changes what a counter counts.
+func (r *Rule) resetDependency() int {
+	for i, s := range r.Statements {
+		if reject, ok := s.(Reject); ok && reject.TCPReset {
+			var l lowering
+			for _, before := range r.Statements[:i] {
+				_ = l.statement(before)
+			}
+			if !l.dep.l4known || l.dep.l4proto != unix.IPPROTO_TCP {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // foreign reports whether the rule has a statement without a text.

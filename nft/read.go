@@ -1,0 +1,178 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// readAttempts is how often a table is read anew because the ruleset changed
+// meanwhile.
+const readAttempts = 10
+
+// ErrBusy is the error of a read that could not be completed between two commits
+// of others.
+var ErrBusy = errors.New("nft: ruleset keeps changing while it is read")
+
+// Table reads a table of family inet: its chains and rules, sets and elements.
+// The error is [os.ErrNotExist] through errors.Is if there is none, and
+// [ErrBusy] if others commit all the time.
+func (c *Conn) Table(name string) (*Table, error) {
+	t, _, err := c.Snapshot(name)
+	return t, err
+}
+
+// Snapshot is [Conn.Table] with the generation that was read, also if there is
+// no such table then. The kernel's dumps lose and double objects when somebody
+// commits meanwhile, so the generation is compared before and after.
+func (c *Conn) Snapshot(name string) (*Table, Generation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for attempt := range readAttempts {
+		time.Sleep(time.Duration(attempt) * time.Millisecond)
+		before, err := c.generation()
+		if err != nil {
+			return nil, before, err
+		}
+		t, readErr := c.readTable(name)
+		after, err := c.generation()
+		if err != nil {
+			return nil, after, err
+		}
+		if before.ID != after.ID || errors.Is(readErr, errInterrupted) {
+			continue
+		}
+		if readErr != nil {
+			return nil, after, fmt.Errorf("nft: read table %s: %w", name, readErr)
+		}
+		return t, after, nil
+	}
+	return nil, Generation{}, fmt.Errorf("nft: read table %s: %w", name, ErrBusy)
+}
+
+// Tables returns the names of the tables of family inet.
+func (c *Conn) Tables() ([]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	err := c.dump(unix.NFT_MSG_GETTABLE, nil, func(a attrs) error {
+		t, err := decodeTable(a)
+		names = append(names, t.Name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nft: list tables: %w", err)
+	}
+	return names, nil
+}
+
+func (c *Conn) readTable(name string) (*Table, error) {
+	var t Table
+	err := c.get(unix.NFT_MSG_GETTABLE, nfprotoInet,
+		func(w *wire) { w.str(unix.NFTA_TABLE_NAME, name) },
+		func(a attrs) (err error) {
+			t, err = decodeTable(a)
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readSets(&t); err != nil {
+		return nil, err
+	}
+	err = c.dump(unix.NFT_MSG_GETCHAIN,
+		func(w *wire) { w.str(unix.NFTA_CHAIN_TABLE, name) },
+		func(a attrs) error {
+			table, chain, err := decodeChain(a)
+			if table == name {
+				t.Chains = append(t.Chains, chain)
+			}
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	for i := range t.Chains {
+		if err := c.readRules(name, &t.Chains[i]); err != nil {
+			return nil, err
+		}
+	}
+	return &t, nil
+}
+
+// readRules reads the rules of one chain. A dump of a whole table's walks past
+// all rules that it has told already, for each datagram of answers.
+func (c *Conn) readRules(table string, chain *Chain) error {
+	return c.dump(unix.NFT_MSG_GETRULE,
+		func(w *wire) {
+			w.str(unix.NFTA_RULE_TABLE, table)
+			w.str(unix.NFTA_RULE_CHAIN, chain.Name)
+		},
+		func(a attrs) error {
+			var r Rule
+			var err error
+			r, c.scratch, err = decodeRule(a, c.scratch)
+			chain.Rules = append(chain.Rules, r)
+			return err
+		})
+}
+
+func (c *Conn) readSets(t *Table) error {
+	err := c.dump(unix.NFT_MSG_GETSET,
+		func(w *wire) { w.str(unix.NFTA_SET_TABLE, t.Name) },
+		func(a attrs) error {
+			s, err := decodeSet(a)
+			if !s.anonymous() {
+				t.Sets = append(t.Sets, s)
+			}
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	for i := range t.Sets {
+		s := &t.Sets[i]
+		if s.Dynamic || s.Key == nil {
+			continue
+		}
+		err := c.dump(unix.NFT_MSG_GETSETELEM,
+			func(w *wire) {
+				w.str(unix.NFTA_SET_ELEM_LIST_TABLE, t.Name)
+				w.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+			},
+			func(a attrs) error { return decodeElements(a, s) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anonymous reports whether the set belongs to a foreign rule and goes with it:
+// the kernel numbers those, and gives their names a form that no other may have.
+func (s *Set) anonymous() bool { return len(s.Name) > 2 && s.Name[:2] == "__" }
+
+// decodeElements reads a list of elements into their set.
+func decodeElements(a attrs, s *Set) error {
+	for a.next() {
+		if a.typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		list := a.nested()
+		for list.next() {
+			e, ok, err := decodeElement(list.nested(), s)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				s.Foreign = true
+				continue
+			}
+			s.Elements = append(s.Elements, e)
+		}
+		a.bad = a.bad || list.bad
+	}
+	return a.err()
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -98,6 +99,7 @@ func (c *Conn) Commit(b Batch) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.shrink()
 	if err := c.encode(&b); err != nil {
 		return err
 	}
@@ -117,6 +119,16 @@ func (c *Conn) Commit(b Batch) error {
 		return fmt.Errorf("nft: commit: %w", err)
 	}
 	return c.answers(&b, before)
+}
+
+// keptBuffer is how large a send buffer may be kept for the next message.
+const keptBuffer = 1 << 20
+
+// shrink lets go of the memory of a large batch.
+func (c *Conn) shrink() {
+	if cap(c.out.b) > keptBuffer {
+		c.out.b, c.parts = nil, nil
+	}
 }
 
 // Adopt makes this socket the owner of a table that persists and has none,
@@ -163,8 +175,9 @@ func (c *Conn) Apply(t Transaction) error {
 // number c.seq+1, the messages of c.parts those that follow.
 func (c *Conn) encode(b *Batch) error {
 	w := &c.out
-	w.b, w.small = w.b[:0], false
-	c.parts = c.parts[:0]
+	const guess = 512 // bytes of a rule
+	w.b, w.small = slices.Grow(w.b[:0], len(b.Ops)*guess), false
+	c.parts = slices.Grow(c.parts[:0], len(b.Ops))
 	at := w.message(batchBegin, 0, c.seq+1, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 	if b.Generation != 0 {
 		w.u32(batchGenID, b.Generation)
@@ -422,7 +435,7 @@ func elementAt(msg []byte, offset int) int {
 		return -1
 	}
 	size := int(binary.NativeEndian.Uint32(msg))
-	if size > len(msg) {
+	if size > len(msg) || size < unix.NLMSG_HDRLEN+nfgenSize {
 		return -1
 	}
 	a := attrs{rest: msg[unix.NLMSG_HDRLEN+nfgenSize : size]}

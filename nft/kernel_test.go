@@ -234,12 +234,14 @@ func TestNftProgramAgrees(t *testing.T) {
 }
 
 // contradicts reports whether a rule asks for two families or transports at
-// once: it never matches, and nft(8) does not take it.
+// once: it never matches, and nft(8) does not take it. It also reports those that
+// match the transport and then an ICMP type, where nft leaves out the family.
 func contradicts(r Rule) bool {
 	var l lowering
 	for _, s := range r.Statements {
 		before := l.dep
-		if l.statement(s) != nil ||
+		_, icmp := s.(MatchICMP)
+		if l.statement(s) != nil || icmp && before.l4known ||
 			before.nfproto != 0 && before.nfproto != l.dep.nfproto ||
 			before.l4known && before.l4proto != l.dep.l4proto {
 			return true

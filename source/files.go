@@ -16,8 +16,8 @@ import (
 
 // MaxSize is how large one policy file may be. It is a bound against a wrong
 // path (a device, a core dump), not one that a policy comes near: 10,000
-// namespaces are some 5 MB.
-const MaxSize = 16 << 20
+// namespaces are some 10 MB.
+const MaxSize = 64 << 20
 
 // Stdin is the path that means standard input, and StdinName the name that
 // diagnostics give it.

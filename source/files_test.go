@@ -80,7 +80,7 @@ func TestFilesErrors(t *testing.T) {
 		{"a file twice", []string{"p/a.yaml"}, "p p/a.yaml", []string{"p/a.yaml: the same file as p/a.yaml, which p already brought in"}},
 		{"a file by two names", []string{"p/a.yaml", "p/b.yaml -> a.yaml"}, "p", []string{"p/b.yaml: the same file as p/a.yaml"}},
 		{"not a regular file", []string{"p/", "p/a.yaml -> /dev/null"}, "p", []string{"p/a.yaml: not a regular file"}},
-		{"endless", nil, "/dev/zero", []string{"/dev/zero: larger than 16 MiB", "split it"}},
+		{"endless", nil, "/dev/zero", []string{"/dev/zero: larger than 64 MiB", "split it"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

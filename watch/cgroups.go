@@ -53,6 +53,7 @@ type Cgroups struct {
 	tree    *cgroup.Tree
 	inotify *inotify
 	events  chan Event
+	ended   chan struct{} // Close was called
 	closed  chan struct{} // the reading goroutine has ended
 	close   func() error
 
@@ -81,6 +82,7 @@ func OpenCgroups(tree *cgroup.Tree) (*Cgroups, error) {
 		tree:    tree,
 		inotify: i,
 		events:  make(chan Event, backlog),
+		ended:   make(chan struct{}),
 		closed:  make(chan struct{}),
 		root:    cgroup.NewInterest(&model.Policy{}),
 		watches: map[int]*watched{},
@@ -90,6 +92,7 @@ func OpenCgroups(tree *cgroup.Tree) (*Cgroups, error) {
 		c.mu.Lock()
 		c.stop = true
 		c.mu.Unlock()
+		close(c.ended)
 		c.inotify.ring()
 		<-c.closed
 		return c.inotify.close()
@@ -98,7 +101,7 @@ func OpenCgroups(tree *cgroup.Tree) (*Cgroups, error) {
 	return c, nil
 }
 
-// Events returns the channel of events, which Close closes. Events that
+// Events returns the channel of events, which Close closes and nothing else. Events that
 // nobody receives are kept up to a bound, beyond which they become one Lost.
 func (c *Cgroups) Events() <-chan Event { return c.events }
 
@@ -210,7 +213,8 @@ func (c *Cgroups) loop() {
 			c.mu.Unlock()
 		}
 		if err != nil {
-			c.send(Event{Kind: Lost, Err: err})
+			c.send(Event{Kind: Lost, Err: fmt.Errorf("watch cgroups: %w", err)})
+			<-c.ended
 			return
 		}
 		if woken.alarm { // only Close rings

@@ -28,10 +28,24 @@ type Lock struct{ file *os.File }
 // ErrLocked says that another process holds the lock.
 var ErrLocked = errors.New("locked")
 
+// ErrOwned says that a running controller keeps the policy, so that nobody
+// else may change what is enforced.
+var ErrOwned = errors.New("a controller keeps the policy of this host")
+
+// Role is what the lock is taken for.
+type Role string
+
+// The roles. A command is done soon and worth waiting for, a controller is not.
+const (
+	RoleCommand    Role = "command"
+	RoleController Role = "controller"
+)
+
 // Acquire takes the lock of a runtime directory. If another process has it,
 // waiting is called once with a description of the holder, and Acquire waits
-// until ctx is done; then the error is ErrLocked and names the holder.
-func Acquire(ctx context.Context, dir string, waiting func(holder string)) (*Lock, error) {
+// until ctx is done; then the error is ErrLocked and names the holder. If the holder is a
+// controller the error is ErrOwned, at once.
+func Acquire(ctx context.Context, dir string, role Role, waiting func(holder string)) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the runtime directory: %w", err)
 	}
@@ -49,8 +63,11 @@ func Acquire(ctx context.Context, dir string, waiting func(holder string)) (*Loc
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		if first && waiting != nil {
-			waiting(holder(path))
+		if h := holder(path); strings.HasPrefix(h, string(RoleController)) {
+			f.Close()
+			return nil, fmt.Errorf("%w (%s): edit its files, which it applies by itself, or stop it", ErrOwned, h)
+		} else if first && waiting != nil {
+			waiting(h)
 		}
 		select {
 		case <-ctx.Done():
@@ -60,7 +77,7 @@ func Acquire(ctx context.Context, dir string, waiting func(holder string)) (*Loc
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	line := fmt.Sprintf("pid %d (%s)\n", os.Getpid(), strings.Join(os.Args, " "))
+	line := fmt.Sprintf("%s with pid %d: %s\n", role, os.Getpid(), strings.Join(os.Args, " "))
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(line), 0) // for people only; the lock is the flock
 	}

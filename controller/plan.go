@@ -43,27 +43,9 @@ func (p *Plan) Changes() bool {
 // Plan compares a policy with the kernel. A nil policy plans the removal of all
 // that this instance made. Nothing is changed.
 func (h *Host) Plan(p *model.Policy) (*Plan, error) {
-	plan := &Plan{Policy: p}
-	planned := make(map[string]bool) // by identity
-	if p != nil {
-		devices, err := h.openAll(p)
-		if err != nil {
-			return nil, err
-		}
-		if plan.Facts, err = h.facts(p, devices); err != nil {
-			return nil, err
-		}
-		prog := compiler.Compile(p, plan.Facts)
-		plan.Program, plan.Notes = prog, prog.Notes
-		for _, d := range prog.Devices {
-			dev := devices[d.Name]
-			dp, err := h.planDevice(dev, d.Table)
-			if err != nil {
-				return nil, err
-			}
-			planned[identityKey(dev)] = true
-			plan.Devices = append(plan.Devices, dp)
-		}
+	plan, planned, err := h.planPolicy(p)
+	if err != nil {
+		return nil, err
 	}
 	stale, err := h.stale(planned)
 	if err != nil {
@@ -77,6 +59,34 @@ func (h *Host) Plan(p *model.Policy) (*Plan, error) {
 		plan.Devices = append(plan.Devices, dp)
 	}
 	return plan, nil
+}
+
+// planPolicy plans the device namespaces of the policy alone, and returns
+// their identities.
+func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
+	plan := &Plan{Policy: p}
+	planned := make(map[string]bool) // by identityKey
+	if p != nil {
+		devices, err := h.openAll(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if plan.Facts, err = h.facts(p, devices); err != nil {
+			return nil, nil, err
+		}
+		prog := compiler.Compile(p, plan.Facts)
+		plan.Program, plan.Notes = prog, prog.Notes
+		for _, d := range prog.Devices {
+			dev := devices[d.Name]
+			dp, err := h.planDevice(dev, d.Table)
+			if err != nil {
+				return nil, nil, err
+			}
+			planned[identityKey(dev)] = true
+			plan.Devices = append(plan.Devices, dp)
+		}
+	}
+	return plan, planned, nil
 }
 
 func (h *Host) planDevice(dev *hostDevice, want *nft.Table) (DevicePlan, error) {

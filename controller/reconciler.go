@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/watch"
 )
@@ -97,6 +98,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			err = r.cgroupChanged(e)
 		case <-files.Events():
 			if r.load() == nil {
+				r.devices = nil
 				err = r.sync("policy files changed")
 			}
 		case <-netns.Events():
@@ -144,11 +146,15 @@ func (r *Reconciler) load() error {
 // come and go are met here.
 func (r *Reconciler) sync(why string) error {
 	began := time.Now()
-	plan, err := r.host.Plan(r.good.Policy)
-	if err != nil {
+	// Listen before looking: what others change from here on is announced.
+	if _, err := r.host.openAll(r.good.Policy); err != nil {
 		return err
 	}
 	r.watchDevices()
+	plan, err := r.plan()
+	if err != nil {
+		return err
+	}
 	if plan.Changes() {
 		if err := r.host.Apply(plan); err != nil {
 			return err
@@ -156,13 +162,22 @@ func (r *Reconciler) sync(why string) error {
 		r.logPlan(why, plan, time.Since(began))
 	}
 	r.devices = make(map[string]*membership)
-	prog := plan.Program
-	for _, d := range prog.Devices {
+	for _, d := range plan.Program.Devices {
 		if d.Index != nil {
 			r.devices[d.Name] = newMembership(r.good.Policy, d.Name, d.Index, plan.Facts)
 		}
 	}
 	return nil
+}
+
+// plan plans the policy; the first time also the removal of tables in device
+// namespaces that it does not name any more.
+func (r *Reconciler) plan() (*Plan, error) {
+	if r.devices == nil {
+		return r.host.Plan(r.good.Policy)
+	}
+	plan, _, err := r.host.planPolicy(r.good.Policy)
+	return plan, err
 }
 
 func (r *Reconciler) logPlan(why string, plan *Plan, took time.Duration) {
@@ -278,7 +293,7 @@ func (r *Reconciler) listen(device string, m *nft.Monitor) {
 		if err != nil {
 			return
 		}
-		if e.PID == own && !e.Lost {
+		if !e.Lost && (e.PID == own || len(e.Touched(compiler.TableName)) == 0) {
 			continue
 		}
 		select {

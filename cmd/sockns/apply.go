@@ -101,7 +101,7 @@ func (c *cli) revoke(host *controller.Host, plan *controller.Plan) error {
 func (c *cli) lock(ctx context.Context) (*controller.Lock, error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	return controller.Acquire(ctx, controller.RuntimeDir(), func(holder string) {
+	return controller.Acquire(ctx, controller.RuntimeDir(), controller.RoleCommand, func(holder string) {
 		fmt.Fprintf(c.err, "waiting: %s is changing the policy\n", holder)
 	})
 }

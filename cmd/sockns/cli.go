@@ -56,7 +56,7 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		c.validateCommand(), c.showCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
-		c.deleteCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
+		c.deleteCommand(), c.runCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
 	)
 	return root
 }

@@ -130,7 +130,7 @@ func (h *Host) facts(p *model.Policy, devices map[string]*hostDevice) (compiler.
 	if len(found.Conflicts) > 0 {
 		return f, found.Conflicts[0]
 	}
-	addMembers(&f, found)
+	addMembers(&f, p, found)
 	return f, nil
 }
 
@@ -165,9 +165,20 @@ func needsAddresses(p *model.Policy, dev string) bool {
 	return false
 }
 
-// addMembers turns what was found in the cgroup tree into facts.
-func addMembers(f *compiler.Facts, found *cgroup.Found) {
+// addMembers turns what was found in the cgroup tree into facts. A cgroup that
+// is named like a unit but lies in a tree that was delegated to a user is no
+// member: its owner chose the name, and could choose any.
+func addMembers(f *compiler.Facts, p *model.Policy, found *cgroup.Found) {
+	byPath := make(map[string]bool)
+	for i := range p.SocketNamespaces {
+		for _, m := range p.SocketNamespaces[i].Members {
+			byPath[m.Cgroup] = true
+		}
+	}
 	for _, m := range found.Members {
+		if m.Owner != 0 && m.Template == "" && !byPath[m.Path] {
+			continue
+		}
 		f.Members = append(f.Members, compiler.Member{Namespace: m.Namespace, Path: m.Path, ID: m.ID, Level: m.Level})
 	}
 	for _, m := range found.Missing {

@@ -66,6 +66,9 @@ func (h *Host) Plan(p *model.Policy) (*Plan, error) {
 func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 	plan := &Plan{Policy: p}
 	planned := make(map[string]bool) // by identityKey
+	if p != nil && p.Syscalls == model.SyscallsRequired {
+		return nil, nil, errors.New("the policy has enforcement: {syscalls: required}, and this sockns enforces with packets alone: bind(2) and connect(2) can't be answered by the kernel itself; use auto to go without")
+	}
 	if p != nil {
 		devices, err := h.openAll(p)
 		if err != nil {

@@ -201,6 +201,9 @@ func (r *Reconciler) logPlan(why string, plan *Plan, took time.Duration) {
 // look can't tell.
 func (r *Reconciler) cgroupChanged(e watch.Event) error {
 	if e.Kind == watch.Lost {
+		if e.Err != nil {
+			r.log.Warn("cgroup events were lost", "error", e.Err)
+		}
 		return r.sync("cgroup events were lost")
 	}
 	name, device, sure := r.claims.of(e.Path)

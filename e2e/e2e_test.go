@@ -1,0 +1,294 @@
+// Package e2e tests sockns with real sockets of real processes in real cgroups
+// and network namespaces. Each archive in testdata is a scenario:
+//
+//	netns NAME ADDR...                a network namespace and its addresses (on lo)
+//	link NETNS ADDR NETNS ADDR        a veth pair
+//	cgroup NAME...                    cgroups below one of the test's own, $CG
+//	policy N                          policyN.yaml is used from here on
+//	apply [= STATUS]                  sockns apply --auto-approve -f the policy
+//	sockns ARGS... = STATUS           any other command; $POLICY is the file
+//	listen CGROUP[@NETNS] tcp|udp ADDR:PORT
+//	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
+//	rmcgroup NAME, mkcgroup NAME
+//	tables N                          nft lists that many tables in the first netns
+//
+// A cgroup that is - is none: an unmanaged process. Sockns runs in the first netns.
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/sockns/sockns/cgroup"
+)
+
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			newWorld(t, archive).play(string(archive.Comment))
+		})
+	}
+}
+
+// binaries builds sockns and the actor once.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sockns-e2e")
+	if err != nil {
+		return "", err
+	}
+	for _, pkg := range []string{"./cmd/sockns", "./e2e/actor"} {
+		cmd := exec.Command("go", "build", "-o", dir+"/", pkg)
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%s: %w\n%s", pkg, err, out)
+		}
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := binaries(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// world is the machine that a scenario plays on.
+type world struct {
+	*testing.T
+	bin, tag, base, tmp string
+	mount               string
+	first               string // netns
+	policies            map[string][]byte
+	policy              string // path
+	links               int
+}
+
+func newWorld(t *testing.T, a *txtar.Archive) *world {
+	if os.Geteuid() != 0 {
+		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
+			t.Fatal("needs root")
+		}
+		t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
+	}
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, bin: bin, mount: tree.Mount(), tmp: t.TempDir(), policies: make(map[string][]byte)}
+	w.tag = fmt.Sprintf("sne%dt%d", os.Getpid(), time.Now().UnixNano()%1e6)
+	w.base = filepath.Join(w.mount, w.tag)
+	if err := os.Mkdir(w.base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.removeTree(w.base) })
+	for _, f := range a.Files {
+		w.policies[f.Name] = f.Data
+	}
+	w.policy = filepath.Join(w.tmp, "policy.yaml")
+	return w
+}
+
+func (w *world) removeTree(dir string) {
+	_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	var dirs []string
+	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, p)
+		}
+		return nil
+	})
+	for i := len(dirs) - 1; i >= 0; i-- {
+		err := os.Remove(dirs[i])
+		for end := time.Now().Add(5 * time.Second); err != nil && !errors.Is(err, os.ErrNotExist) && time.Now().Before(end); err = os.Remove(dirs[i]) {
+			time.Sleep(5 * time.Millisecond) // killed processes are leaving
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			w.Errorf("left behind: %v", err)
+		}
+	}
+}
+
+func (w *world) play(script string) {
+	for i, line := range strings.Split(script, "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] == "#" {
+			continue
+		}
+		want := ""
+		for j, word := range words {
+			if word == "=" {
+				words, want = words[:j], strings.Join(words[j+1:], " ")
+				break
+			}
+		}
+		got := w.step(words)
+		if want == "" && (words[0] == "listen" || words[0] == "apply") {
+			want = map[string]string{"listen": "ok", "apply": "0"}[words[0]]
+		}
+		if want != "" && !contains(strings.Split(want, "|"), got) {
+			w.Errorf("line %d: %s: got %s", i+1, line, got)
+		}
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) step(words []string) string {
+	w.Helper()
+	args := words[1:]
+	switch words[0] {
+	case "netns":
+		w.addNetns(args[0], args[1:])
+	case "link":
+		w.links++
+		a, b := fmt.Sprintf("sa%dn%d", os.Getpid(), w.links), fmt.Sprintf("sb%dn%d", os.Getpid(), w.links)
+		w.must("ip", "-n", w.netns(args[0]), "link", "add", a, "type", "veth", "peer", "name", b, "netns", w.netns(args[2]))
+		for _, end := range [][3]string{{args[0], args[1], a}, {args[2], args[3], b}} {
+			addr := []string{"-n", w.netns(end[0]), "addr", "add", end[1], "dev", end[2]}
+			if strings.Contains(end[1], ":") {
+				addr = append(addr, "nodad")
+			}
+			w.must("ip", addr...)
+			w.must("ip", "-n", w.netns(end[0]), "link", "set", end[2], "up")
+		}
+	case "cgroup", "mkcgroup":
+		for _, name := range args {
+			if err := os.MkdirAll(filepath.Join(w.base, name), 0o755); err != nil {
+				w.Fatal(err)
+			}
+		}
+	case "rmcgroup":
+		w.removeTree(filepath.Join(w.base, args[0]))
+	case "policy":
+		text := string(w.policies["policy"+args[0]+".yaml"])
+		text = strings.ReplaceAll(text, "$CG", "/"+w.tag)
+		text = strings.ReplaceAll(text, "$NS_", "/run/netns/"+w.tag+"-")
+		if err := os.WriteFile(w.policy, []byte(text), 0o644); err != nil {
+			w.Fatal(err)
+		}
+	case "apply":
+		return w.sockns(append([]string{"apply", "--auto-approve", "-f", w.policy}, args...))
+	case "sockns":
+		for i := range args {
+			if args[i] == "$POLICY" {
+				args[i] = w.policy
+			}
+		}
+		return w.sockns(args)
+	case "tables":
+		out := w.must("nsenter", "--net=/run/netns/"+w.netns(w.first), "nft", "list", "tables")
+		if n := len(strings.Fields(out)) / 3; fmt.Sprint(n) != args[0] {
+			w.Errorf("%d tables, want %s: %s", n, args[0], out)
+		}
+	case "listen":
+		return w.listen(args)
+	case "connect":
+		c, ns, _ := w.place(args[0])
+		rest := []string{args[1], args[len(args)-1]}
+		if args[2] == "from" {
+			rest = append(rest, args[3])
+		}
+		out, _ := exec.Command(w.bin+"/actor", append([]string{"dial", c, ns}, rest...)...).CombinedOutput()
+		return strings.TrimSpace(string(out))
+	default:
+		w.Fatalf("unknown step %q", words[0])
+	}
+	return ""
+}
+
+func (w *world) netns(name string) string { return w.tag + "-" + name }
+
+func (w *world) addNetns(name string, addrs []string) {
+	if w.first == "" {
+		w.first = name
+		w.Cleanup(func() { w.sockns([]string{"delete", "--auto-approve"}) })
+	}
+	ns := w.netns(name)
+	w.must("ip", "netns", "add", ns)
+	w.Cleanup(func() { w.must("ip", "netns", "del", ns) })
+	w.must("ip", "-n", ns, "link", "set", "lo", "up")
+	for _, a := range addrs {
+		w.must("ip", "-n", ns, "addr", "add", a, "dev", "lo")
+	}
+}
+
+func (w *world) must(name string, args ...string) string {
+	w.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		w.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// sockns runs the binary in the first netns and returns its exit status.
+func (w *world) sockns(args []string) string {
+	cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.netns(w.first), w.bin + "/sockns"}, args...)...)
+	cmd.Env = append(os.Environ(), "SOCKNS_RUNTIME_DIR="+w.tmp+"/run")
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		w.Fatal(err)
+	}
+	w.Logf("sockns %s\n%s", strings.Join(args, " "), out)
+	return fmt.Sprint(cmd.ProcessState.ExitCode())
+}
+
+// place returns the cgroup directory, the netns file and the name of an actor.
+func (w *world) place(who string) (dir, netns, name string) {
+	name, ns, ok := strings.Cut(who, "@")
+	if !ok {
+		ns = w.first
+	}
+	dir = "-"
+	if name != "-" {
+		dir = filepath.Join(w.base, name)
+	}
+	return dir, "/run/netns/" + w.netns(ns), name
+}
+
+func (w *world) listen(args []string) string {
+	dir, ns, name := w.place(args[0])
+	cmd := exec.Command(w.bin+"/actor", "listen", dir, ns, args[1], args[2], name)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	return strings.TrimSpace(line)
+}

@@ -1,0 +1,45 @@
+GO ?= go
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: build
+build: ## build bin/sockns
+	$(GO) build -o bin/sockns ./cmd/sockns
+
+.PHONY: tools
+tools: # what the kernel tests and the quickstart run; root can install it
+	@for c in nft:nftables ip:iproute2 nsenter:util-linux; do \
+		command -v $${c%%:*} >/dev/null || missing="$$missing $${c##*:}"; \
+	done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q $$missing; \
+	elif [ -n "$$missing" ]; then echo "not installed:$$missing (run as root to install)"; fi
+
+.PHONY: quickstart
+quickstart: tools build ## see it work, in a throw-away network namespace (root)
+	$(GO) build -o bin/actor ./e2e/actor
+	./examples/quickstart.sh
+
+.PHONY: test
+test: tools ## all checks and tests; as root the kernel tests too
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w"; exit 1; }
+	$(GO) vet ./...
+	@if [ "$$(id -u)" = 0 ]; then \
+		SOCKNS_REQUIRE_ROOT=1 $(GO) test -count=1 ./...; \
+	else \
+		echo "NOT ROOT: the tests that need the kernel are skipped"; $(GO) test -count=1 ./...; \
+	fi
+
+.PHONY: bench
+bench: ## benchmarks (root)
+	$(GO) test -run '^$$' -bench . ./...
+
+.PHONY: install
+install: build ## install to /usr/local/bin
+	install -m 755 bin/sockns /usr/local/bin/sockns
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

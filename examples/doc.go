@@ -1,0 +1,2 @@
+// Package examples holds policies that are documentation and tests at once.
+package examples

@@ -228,9 +228,24 @@ func TestNftProgramAgrees(t *testing.T) {
 		for i := range tab.Chains {
 			c := &tab.Chains[i]
 			c.Rules = slices.DeleteFunc(c.Rules, contradicts)
+			c.Rules = slices.DeleteFunc(c.Rules, mergedByNft)
 		}
 		check(t, tab)
 	})
+}
+
+// mergedByNft reports whether nft(8) loads two neighbouring fields of a header
+// as one wider payload, a form that this package neither writes nor reads: it
+// shows such a rule as [Foreign].
+func mergedByNft(r Rule) bool {
+	fields := 0
+	for _, s := range r.Statements {
+		switch s.(type) {
+		case MatchPort, MatchAddress, MatchICMP, MatchTCPFlags:
+			fields++
+		}
+	}
+	return fields > 1
 }
 
 // contradicts reports whether a rule asks for two families or transports at

@@ -181,7 +181,10 @@ func TestNftProgramAgrees(t *testing.T) {
 	}
 	c := newConn(t)
 	gen := genTable("sockns")
-	check := func(t interface{ Fatalf(string, ...any) }, tab *Table) {
+	check := func(t interface {
+		Fatalf(string, ...any)
+		Skipf(string, ...any)
+	}, tab *Table) {
 		for i := range tab.Sets {
 			seen := map[string]bool{}
 			elements := tab.Sets[i].Elements
@@ -211,6 +214,11 @@ func TestNftProgramAgrees(t *testing.T) {
 		}()
 		readBack(t, c, tab)
 		before, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+		if aborted(err) {
+			// nft(8) 1.0.6 fails an assertion of its own for some matches
+			// that contradict each other: there is nothing to compare with.
+			t.Skipf("nft list: %v\n%s", err, before)
+		}
 		if err != nil {
 			t.Fatalf("nft list: %v\n%s", err, before)
 		}
@@ -232,6 +240,16 @@ func TestNftProgramAgrees(t *testing.T) {
 		}
 		check(t, tab)
 	})
+}
+
+// aborted reports whether a program ended itself with abort(3).
+func aborted(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGABRT
 }
 
 // mergedByNft reports whether nft(8) loads two neighbouring fields of a header

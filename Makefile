@@ -34,7 +34,7 @@ test: tools ## all checks and tests; as root the kernel tests too
 
 .PHONY: bench
 bench: ## benchmarks (root)
-	$(GO) test -run '^$$' -bench . ./...
+	$(GO) test -run '^$$' -bench . -timeout 60m ./...
 
 .PHONY: install
 install: build ## install to /usr/local/bin

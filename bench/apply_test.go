@@ -10,7 +10,7 @@ import (
 // BenchmarkParse reads and checks a policy.
 func BenchmarkParse(b *testing.B) {
 	each(b, sizes[1:], func(b *testing.B, n, different int) {
-		text := []byte(policyText(n, different, ""))
+		text := []byte(policyText(n, different))
 		b.SetBytes(int64(len(text)))
 		b.ReportAllocs()
 		for b.Loop() {
@@ -27,7 +27,7 @@ func BenchmarkApply(b *testing.B) {
 	each(b, sizes[1:], func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
 		host := openHost(b)
-		text := policyText(n, different, "")
+		text := policyText(n, different)
 		var parse, plan, commit time.Duration
 		for b.Loop() {
 			began := time.Now()
@@ -61,7 +61,7 @@ func BenchmarkPlan(b *testing.B) {
 	each(b, sizes[1:], func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
 		host := openHost(b)
-		policy := parsePolicy(b, policyText(n, different, ""))
+		policy := parsePolicy(b, policyText(n, different))
 		enforce(b, host, policy)
 		defer remove(b, host)
 		b.ReportAllocs()

@@ -19,8 +19,12 @@ const servicePort = 9000
 
 // policyText is a policy of n socket namespaces with 8 rules each: ports, a
 // range of them, prefixes, and peers by name. Only as many of them differ as
-// different says. device is where they live, a path; "" is the host.
-func policyText(n, different int, device string) string {
+// different says. They live in the host device namespace.
+func policyText(n, different int) string { return policyOf(n, different, "", memberPath) }
+
+// policyOf is such a policy for the network namespace of a path, with the
+// cgroups that member says.
+func policyOf(n, different int, device string, member func(i int) string) string {
 	var b strings.Builder
 	b.WriteString("apiVersion: sockns/v1\n")
 	if device != "" {
@@ -28,18 +32,18 @@ func policyText(n, different int, device string) string {
 	}
 	b.WriteString("socketNamespaces:\n")
 	for i := range n {
-		writeNamespace(&b, i, i%different, device != "")
+		writeNamespace(&b, i, i%different, device != "", member(i))
 	}
 	return b.String()
 }
 
 // writeNamespace writes socket namespace i with variant v of the rules.
-func writeNamespace(b *strings.Builder, i, v int, elsewhere bool) {
+func writeNamespace(b *strings.Builder, i, v int, elsewhere bool, member string) {
 	fmt.Fprintf(b, "  n%05d:\n", i)
 	if elsewhere {
 		b.WriteString("    deviceNamespace: there\n")
 	}
-	fmt.Fprintf(b, "    members: [{cgroup: %s}]\n", memberPath(i))
+	fmt.Fprintf(b, "    members: [{cgroup: %s}]\n", member)
 	fmt.Fprintf(b, `    connect:
       - {protocol: tcp, ports: %[1]d, to: n%05[2]d}
       - {protocol: udp, ports: 53, to: 10.%[3]d.%[4]d.53}
@@ -85,7 +89,7 @@ func each(b *testing.B, sizes []int, run func(b *testing.B, n, different int)) {
 // TestPolicy parses the policies of the benchmarks.
 func TestPolicy(t *testing.T) {
 	for _, different := range []int{20, 3} {
-		p := parsePolicy(t, policyText(20, different, ""))
+		p := parsePolicy(t, policyText(20, different))
 		if len(p.SocketNamespaces) != 20 {
 			t.Errorf("%d namespaces", len(p.SocketNamespaces))
 		}

@@ -32,6 +32,12 @@ test: tools ## all checks and tests; as root the kernel tests too
 		echo "NOT ROOT: the tests that need the kernel are skipped"; $(GO) test -count=1 ./...; \
 	fi
 
+.PHONY: generate
+generate: ## compile the cgroup-BPF programs anew (clang, libbpf-dev)
+	@command -v clang >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
+		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q clang llvm libbpf-dev; }
+	BPF2GO_CFLAGS="-idirafter /usr/include/$$(uname -m)-linux-gnu" $(GO) generate ./syscalls
+
 .PHONY: bench
 bench: ## benchmarks (root)
 	$(GO) test -run '^$$' -bench . -timeout 60m ./...

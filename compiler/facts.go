@@ -15,6 +15,8 @@ type Facts struct {
 	// Instance tells apart the tables of two programs in two network
 	// namespaces of one machine: the cookie of the host device namespace.
 	Instance uint64
+	// Syscalls says that the syscall tier answers bind(2) and connect(2).
+	Syscalls bool
 }
 
 // DeviceFacts is what the compiler knows of one device namespace.
@@ -24,6 +26,10 @@ type DeviceFacts struct {
 	// EphemeralFirst and EphemeralLast bound the ports that the kernel picks
 	// (net.ipv4.ip_local_port_range). Zero: the kernel's default.
 	EphemeralFirst, EphemeralLast uint16
+	// Cookie identifies the network namespace (SO_NETNS_COOKIE). With Locals,
+	// all its local addresses, it is for the syscall tier alone.
+	Cookie uint64
+	Locals []netip.Addr
 }
 
 // Member is a cgroup of a socket namespace.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Note says where what is enforced differs from what was asked.
@@ -26,17 +27,21 @@ func notes(p *model.Policy, f Facts) []Note {
 		for _, h := range model.Hooks {
 			for j := range n.Rules(h) {
 				r := &n.Rules(h)[j]
-				if text := packetNote(r); text != "" {
+				if text := ruleNote(r, f.Syscalls && n.Mode != model.Audit); text != "" {
 					out = append(out, Note{Pos: r.Pos, Namespace: n.Name, Text: fmt.Sprintf("%s rule %d: %s", h, r.Index, text)})
 				}
 			}
-			if d := n.Default.For(h); d != nil && d.Action == model.Deny {
+			if d := n.Default.For(h); d != nil && d.Action == model.Deny && !(f.Syscalls && h == model.Connect) {
 				if text := errnoNote(h, d.Error); text != "" {
 					out = append(out, Note{Pos: d.Pos, Namespace: n.Name, Text: fmt.Sprintf("%s default: %s", h, text)})
 				}
 			}
 		}
-		if len(n.Bind) > 0 || n.Default.Bind != nil || len(n.Addresses) > 0 {
+		if f.Syscalls {
+			if text := wildcardNote(n); text != "" {
+				out = append(out, Note{Pos: n.Pos, Namespace: n.Name, Text: text})
+			}
+		} else if len(n.Bind) > 0 || n.Default.Bind != nil || len(n.Addresses) > 0 {
 			out = append(out, Note{Pos: n.Pos, Namespace: n.Name, Text: "bind(2) itself succeeds: packets make a socket inert that is bound where it may not be"})
 		}
 	}
@@ -44,6 +49,42 @@ func notes(p *model.Policy, f Facts) []Note {
 		out = append(out, Note{Pos: m.Member.Pos, Namespace: m.Namespace, Text: fmt.Sprintf("%s does not exist yet", m.Member)})
 	}
 	return out
+}
+
+// ruleNote says what the rule can't do as asked; calls says that the syscall
+// tier answers for its namespace.
+func ruleNote(r *model.Rule, calls bool) string {
+	switch {
+	case !calls:
+		return packetNote(r)
+	case r.Action == model.Deny && r.Log && r.Hook == model.Bind:
+		return "a bind that it refuses is counted and not logged: no packet is sent"
+	case r.Hook == model.Connect && r.Action == model.Deny && !r.Log:
+		return "" // the call gives the exact error
+	case r.Hook == model.Accept && packetNote(r) != "":
+		return packetNote(r) + "; a local application whose connect(2) it refuses sees the error itself"
+	}
+	return packetNote(r)
+}
+
+// wildcardNote says what a wildcard bind means in a namespace with addresses,
+// where the syscall tier gives it the namespace's own.
+func wildcardNote(n *model.SocketNamespace) string {
+	if len(n.Addresses) == 0 || n.Mode == model.Audit {
+		return ""
+	}
+	flags := addressFlags(n)
+	four, six := flags&syscalls.OneAddress4 != 0, flags&syscalls.OneAddress6 != 0
+	none4, none6 := flags&syscalls.NoAddress4 != 0, flags&syscalls.NoAddress6 != 0
+	const stays = " stays one: it serves all addresses of the namespace, and keeps its port from the other namespaces of the device namespace"
+	switch {
+	case four && none6, six && none4:
+		return "a wildcard bind gets the namespace's address, and is not reached on loopback"
+	case four && six:
+		return "a wildcard bind of one family gets the namespace's address, and is not reached on loopback; one of both families ([::] without IPV6_V6ONLY)" + stays
+	default:
+		return "the namespace has several addresses of a family: a wildcard bind" + stays
+	}
 }
 
 func packetNote(r *model.Rule) string {

@@ -16,7 +16,8 @@ import (
 // anything before the end of the second step, what was done is undone.
 //
 // The order of the switches closes before it opens: device namespaces that
-// gain socket namespaces come first and those that lose some come last.
+// gain socket namespaces come first and those that lose some come last. The
+// syscall tier, which is not the wall, follows the packets' rules.
 func (h *Host) Apply(p *Plan) error {
 	work := make([]*DevicePlan, 0, len(p.Devices))
 	for i := range p.Devices {
@@ -25,6 +26,9 @@ func (h *Host) Apply(p *Plan) error {
 		}
 	}
 	sort.SliceStable(work, func(i, j int) bool { return opens(work[i]) < opens(work[j]) })
+	if err := h.readyCalls(p); err != nil {
+		return err
+	}
 	steps := []func(nft.Transaction) nft.Batch{
 		func(t nft.Transaction) nft.Batch { return t.Add },
 		func(t nft.Transaction) nft.Batch { return t.Switch },
@@ -35,6 +39,9 @@ func (h *Host) Apply(p *Plan) error {
 				return errors.Join(err, undo(work))
 			}
 		}
+	}
+	if err := h.switchCalls(p); err != nil {
+		return errors.Join(err, undo(work))
 	}
 	var errs []error
 	for _, d := range work {

@@ -14,6 +14,7 @@ import (
 	"github.com/sockns/sockns/device"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Host is this machine as sockns meets it: the cgroup tree, and one open
@@ -23,6 +24,8 @@ type Host struct {
 	Cgroups *cgroup.Tree
 	home    *device.Namespace // the network namespace that the program was started in
 	devices map[string]*hostDevice
+	support *syscalls.Support // nil until asked
+	tier    *syscalls.Tier    // nil until it is changed or followed
 }
 
 // hostDevice is an open device namespace.
@@ -56,6 +59,7 @@ func (h *Host) Close() {
 	for _, d := range h.devices {
 		d.close()
 	}
+	h.closeTier()
 	h.home.Close()
 }
 

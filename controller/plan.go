@@ -8,6 +8,7 @@ import (
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Plan is what apply would change, and why.
@@ -17,6 +18,7 @@ type Plan struct {
 	Notes   []compiler.Note
 	Facts   compiler.Facts
 	Program *compiler.Program // nil if Policy is
+	Calls   CallPlan
 }
 
 // DevicePlan is the part of a plan for one device namespace.
@@ -37,7 +39,7 @@ func (p *Plan) Changes() bool {
 			return true
 		}
 	}
-	return false
+	return p.Calls.Change
 }
 
 // Plan compares a policy with the kernel. A nil policy plans the removal of all
@@ -66,15 +68,15 @@ func (h *Host) Plan(p *model.Policy) (*Plan, error) {
 func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 	plan := &Plan{Policy: p}
 	planned := make(map[string]bool) // by identityKey
-	if p != nil && p.Syscalls == model.SyscallsRequired {
-		return nil, nil, errors.New("the policy has enforcement: {syscalls: required}, and this sockns enforces with packets alone: bind(2) and connect(2) can't be answered by the kernel itself; use auto to go without")
-	}
 	if p != nil {
 		devices, err := h.openAll(p)
 		if err != nil {
 			return nil, nil, err
 		}
 		if plan.Facts, err = h.facts(p, devices); err != nil {
+			return nil, nil, err
+		}
+		if plan.Calls, err = h.planCalls(p, &plan.Facts, devices); err != nil {
 			return nil, nil, err
 		}
 		prog := compiler.Compile(p, plan.Facts)
@@ -88,6 +90,8 @@ func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 			planned[identityKey(dev)] = true
 			plan.Devices = append(plan.Devices, dp)
 		}
+	} else {
+		plan.Calls.Change = syscalls.Exists(h.Instance())
 	}
 	return plan, planned, nil
 }

@@ -30,6 +30,7 @@ type Reconciler struct {
 	broken  bool    // the files hold something else, which has errors
 	claims  *claims
 	devices map[string]*membership // by name of the device namespace
+	calls   compiler.CallIndex     // nil if the syscall tier is not in use
 	ready   func()
 
 	cgroups  *watch.Cgroups
@@ -87,6 +88,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	r.ready()
 	ticker := time.NewTicker(r.resync)
 	defer ticker.Stop()
+	// The kernel does not announce that somebody detached a program.
+	attached := time.NewTicker(attachedInterval)
+	defer attached.Stop()
 	retry := newBackoff()
 	defer retry.stop()
 	for {
@@ -107,6 +111,11 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			err = r.foreignChanged(f)
 		case <-ticker.C:
 			err = r.sync("safety resync")
+		case <-attached.C:
+			if lost := r.callsLost(); lost != nil {
+				r.log.Warn("the syscall tier was tampered with", "what", lost)
+				err = r.sync("the syscall tier was tampered with")
+			}
 		case <-retry.C():
 			err = r.sync("retry")
 		}
@@ -161,6 +170,10 @@ func (r *Reconciler) sync(why string) error {
 		}
 		r.logPlan(why, plan, time.Since(began))
 	}
+	if err := r.host.openTier(plan); err != nil {
+		return err
+	}
+	r.calls = plan.Calls.Index
 	r.devices = make(map[string]*membership)
 	for _, d := range plan.Program.Devices {
 		if d.Index != nil {
@@ -226,10 +239,44 @@ func (r *Reconciler) cgroupChanged(e watch.Event) error {
 			r.log.Warn("an element could not be changed alone", "cgroup", e.Path, "error", err)
 			return r.sync("cgroup " + e.Path)
 		}
+		before := m.members[e.Path]
 		done()
+		if err := r.callMember(before, m.members[e.Path], m.index); err != nil {
+			r.log.Warn("the syscall tier could not follow", "cgroup", e.Path, "error", err)
+			return r.sync("cgroup " + e.Path)
+		}
 		r.log.Debug("cgroup", "path", e.Path, "namespace", claimed, "device", dev)
 	}
 	return nil
+}
+
+// attachedInterval is how often the programs are looked after.
+const attachedInterval = 500 * time.Millisecond
+
+// callsLost returns what is wrong with the programs of the syscall tier, nil
+// if nothing is.
+func (r *Reconciler) callsLost() error {
+	if r.host.tier == nil {
+		return nil
+	}
+	return r.host.tier.Check()
+}
+
+// callMember tells the syscall tier that a cgroup left, joined, or both. A
+// zero ID stands for no cgroup.
+func (r *Reconciler) callMember(before, after compiler.Member, ix *compiler.Index) error {
+	if r.host.tier == nil || r.calls == nil || before == after {
+		return nil
+	}
+	if before.ID != 0 && before.ID != after.ID {
+		if err := r.host.tier.Leave(before.ID); err != nil {
+			return err
+		}
+	}
+	if after.ID == 0 {
+		return nil
+	}
+	return r.host.tier.Join(r.calls.Member(after, ix))
 }
 
 // foreignChange is a commit by somebody else in a device namespace.

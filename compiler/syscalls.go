@@ -1,0 +1,369 @@
+package compiler
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/syscalls"
+)
+
+// CallIndex says what a member of each namespace or template is to the syscall
+// tier, but for its cgroup and, with an instance of a template, its identity.
+type CallIndex map[string]syscalls.Member
+
+// Member returns what a cgroup of a namespace or instance is; ix is the index
+// of its device namespace.
+func (ci CallIndex) Member(m Member, ix *Index) syscalls.Member {
+	call := ci[templateOf(m.Namespace)]
+	call.Cgroup, call.Identity = m.ID, ix.id(m.Namespace)
+	return call
+}
+
+// CompileSyscalls turns a policy into what the cgroup-BPF programs read: the
+// same rules as the tables', as far as a call can tell.
+func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
+	c := &callCompiler{
+		policy: p, prog: &syscalls.Program{}, index: make(CallIndex),
+		shared: make(map[string]uint32), sources: make(map[string]uint32),
+	}
+	for i := range p.SocketNamespaces {
+		c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)
+	}
+	for _, d := range p.DeviceNamespaces {
+		facts, ok := f.Devices[d.Name]
+		if !ok {
+			continue
+		}
+		spaces := spacesOf(p, d.Name, f)
+		ids := identities(spaces)
+		c.device(d.Name, facts, spaces, ids)
+	}
+	return c.prog, c.index
+}
+
+// callCompiler builds a program for all device namespaces.
+type callCompiler struct {
+	policy  *model.Policy
+	prog    *syscalls.Program
+	index   CallIndex
+	shared  map[string]uint32 // index of a policy by its content
+	sources map[string]uint32 // by the name of a namespace or template
+}
+
+func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, ids map[string]uint32) {
+	if len(spaces) == 0 {
+		return
+	}
+	for _, a := range facts.Locals {
+		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a)})
+	}
+	taken := c.spans(takenPorts(c.policy, name, ""))
+	for _, s := range spaces {
+		n := s.source
+		member, done := c.index[n.Name]
+		if !done {
+			t := taken
+			if deniesUnnamed(n) {
+				t = c.spans(takenPorts(c.policy, name, n.Name))
+			}
+			member = syscalls.Member{Netns: facts.Cookie, Policy: c.lists(n, t), Source: c.sources[n.Name], Audit: n.Mode == model.Audit}
+			c.index[n.Name] = member
+		}
+		for _, m := range s.members {
+			member.Cgroup, member.Identity = m.ID, ids[s.name]
+			c.prog.Members = append(c.prog.Members, member)
+		}
+	}
+}
+
+// lists returns the index of a namespace's policy, one that is there already
+// if it says the same.
+func (c *callCompiler) lists(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
+	l := &callLists{policy: c.policy, n: n, sources: c.sources}
+	parts := [][]syscalls.Entry{l.own(), l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
+	pol := syscalls.Policy{Taken: taken, Flags: addressFlags(n)}
+	pol.Source4, pol.Source6 = firstAddress(n, true), firstAddress(n, false)
+	key := contentKey(pol, parts)
+	if index, ok := c.shared[key]; ok {
+		return index
+	}
+	for i, span := range []*syscalls.Span{&pol.Own, &pol.Bind, &pol.Connect, &pol.Accept} {
+		*span = c.put(parts[i])
+	}
+	index := uint32(len(c.prog.Policies))
+	c.prog.Policies = append(c.prog.Policies, pol)
+	c.shared[key] = index
+	return index
+}
+
+// contentKey is the same for two policies that say the same.
+func contentKey(p syscalls.Policy, parts [][]syscalls.Entry) string {
+	var b bytes.Buffer
+	_ = binary.Write(&b, binary.NativeEndian, p)
+	for _, part := range parts {
+		_ = binary.Write(&b, binary.NativeEndian, uint32(len(part)))
+		_ = binary.Write(&b, binary.NativeEndian, part)
+	}
+	return b.String()
+}
+
+func (c *callCompiler) put(entries []syscalls.Entry) syscalls.Span {
+	span := syscalls.Span{First: uint32(len(c.prog.Entries)), Count: uint32(len(entries))}
+	c.prog.Entries = append(c.prog.Entries, entries...)
+	return span
+}
+
+func (c *callCompiler) spans(lists [4][]model.PortRange) (spans [4]syscalls.Span) {
+	for i, ports := range lists {
+		spans[i] = c.put(portEntries(ports))
+	}
+	return spans
+}
+
+// callLists makes the entries of one namespace's lists.
+type callLists struct {
+	policy  *model.Policy
+	n       *model.SocketNamespace
+	sources map[string]uint32
+}
+
+func (l *callLists) own() []syscalls.Entry {
+	return addressEntries(syscalls.LocalAddress, l.n.Addresses)
+}
+
+// hook writes one list. What follows its rules is the same as in
+// model.Decide: two sockets of one namespace, then the default.
+func (l *callLists) hook(h model.Hook) []syscalls.Entry {
+	var list []syscalls.Entry
+	rules := l.n.Rules(h)
+	for i := range rules {
+		list = append(list, l.rule(&rules[i])...)
+	}
+	end := syscalls.Entry{Kind: syscalls.Default, Protocols: syscalls.AllProtocols, Action: syscalls.Allow}
+	denies := false
+	var errno model.Errno
+	if h == model.Bind {
+		denies = bindDefaultDenies(l.n)
+		if d := l.n.Default.Bind; d != nil {
+			errno = d.Error
+		}
+	} else {
+		list = append(list, syscalls.Entry{Kind: syscalls.PeerSelf},
+			syscalls.Entry{Kind: syscalls.Verdict, Protocols: syscalls.AllProtocols, Needs: syscalls.NeedPeer, Action: syscalls.Allow})
+		errno, denies = defaultOf(l.n, h)
+	}
+	if denies {
+		end.Action, end.Error = syscalls.Deny, errnoNumber(errno)
+	}
+	return append(list, end)
+}
+
+func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
+	var list []syscalls.Entry
+	verdict := syscalls.Entry{Kind: syscalls.Verdict, Protocols: callProtocols(r), Action: syscalls.Allow, Rule: uint16(min(r.Index, 1<<16-1))}
+	if len(r.Ports) > 0 {
+		verdict.Needs |= syscalls.NeedPort
+		list = append(list, portEntries(mergePorts(r.Ports))...)
+	}
+	verdict.Needs |= syscalls.NeedLocal
+	if len(r.Local) == 0 {
+		list = append(list, syscalls.Entry{Kind: syscalls.LocalOwn})
+	}
+	var local []model.AddressRange
+	for _, p := range r.Local {
+		if p.Kind == model.PeerAny {
+			list = append(list, anyLocal(r.Hook))
+			continue
+		}
+		local = append(local, l.policy.PeerAddresses(p, l.n)...)
+	}
+	list = append(list, addressEntries(syscalls.LocalAddress, local)...)
+	if peers, named := l.peers(r); named {
+		verdict.Needs |= syscalls.NeedPeer
+		list = append(list, peers...)
+	}
+	if r.Action == model.Deny {
+		verdict.Action = syscalls.Deny
+		verdict.Error = errnoNumber(r.Error)
+		if r.Hook != model.Bind && r.Error == "" {
+			verdict.Error = errnoNumber(model.ECONNREFUSED)
+		}
+		if r.Log && r.Hook != model.Bind {
+			verdict.Action = syscalls.Pass // the packet is logged and refused
+		}
+	}
+	return append(list, verdict)
+}
+
+// peers returns the entries for a rule's peers; named is false if it speaks of any.
+func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
+	if len(r.Peers) == 0 {
+		return nil, false
+	}
+	var plain, remote []model.AddressRange
+	for _, p := range r.Peers {
+		switch p.Kind {
+		case model.PeerAny:
+			return nil, false
+		case model.PeerSelf:
+			list = append(list, syscalls.Entry{Kind: syscalls.PeerSelf})
+		case model.PeerUnmanaged:
+			list = append(list, syscalls.Entry{Kind: syscalls.PeerUnmanaged})
+		case model.PeerNamespace:
+			list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: l.sources[p.Name]})
+			remote = append(remote, l.policy.PeerAddresses(p, l.n)...)
+		default:
+			plain = append(plain, l.policy.PeerAddresses(p, l.n)...)
+		}
+	}
+	list = append(list, addressEntries(syscalls.PeerAddress, plain)...)
+	return append(list, addressEntries(syscalls.PeerRemoteAddress, remote)...), true
+}
+
+// anyLocal matches each local address; in a bind list not the wildcard, which
+// the programs write as the last address of all.
+func anyLocal(h model.Hook) syscalls.Entry {
+	if h != model.Bind {
+		return syscalls.Entry{Kind: syscalls.LocalAny}
+	}
+	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: syscalls.Address{1<<32 - 1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2}}
+}
+
+func callProtocols(r *model.Rule) syscalls.Protocols {
+	if len(r.Protocols) == 0 {
+		if len(r.Ports) > 0 {
+			return syscalls.WithPorts
+		}
+		return syscalls.AllProtocols
+	}
+	var set syscalls.Protocols
+	for _, p := range r.Protocols {
+		set |= map[model.Protocol]syscalls.Protocols{
+			model.TCP: syscalls.TCP, model.UDP: syscalls.UDP, model.SCTP: syscalls.SCTP,
+			model.UDPLite: syscalls.UDPLite, model.ICMP: syscalls.ICMP,
+		}[p]
+	}
+	return set
+}
+
+func portEntries(ports []model.PortRange) []syscalls.Entry {
+	list := make([]syscalls.Entry, 0, len(ports))
+	for _, p := range ports {
+		list = append(list, syscalls.Entry{Kind: syscalls.Port, PortFirst: p.First, PortLast: p.Last})
+	}
+	return list
+}
+
+func addressEntries(kind syscalls.Kind, ranges []model.AddressRange) []syscalls.Entry {
+	var list []syscalls.Entry
+	for _, r := range mergeAddresses(ranges) {
+		list = append(list, syscalls.Entry{Kind: kind, First: syscalls.AddressOf(r.First), Last: syscalls.AddressOf(r.Last)})
+	}
+	return list
+}
+
+func errnoNumber(e model.Errno) uint16 {
+	return map[model.Errno]uint16{
+		model.EACCES: uint16(unix.EACCES), model.EADDRINUSE: uint16(unix.EADDRINUSE),
+		model.EADDRNOTAVAIL: uint16(unix.EADDRNOTAVAIL), model.ECONNREFUSED: uint16(unix.ECONNREFUSED),
+		model.EHOSTUNREACH: uint16(unix.EHOSTUNREACH), model.ENETUNREACH: uint16(unix.ENETUNREACH),
+		model.EPERM: uint16(unix.EPERM), model.ETIMEDOUT: uint16(unix.ETIMEDOUT),
+	}[e]
+}
+
+// addressFlags say what a wildcard bind of the namespace means.
+func addressFlags(n *model.SocketNamespace) syscalls.PolicyFlags {
+	if len(n.Addresses) == 0 {
+		return syscalls.OwnsAll
+	}
+	var flags syscalls.PolicyFlags
+	four, six := familyAddresses(n, true), familyAddresses(n, false)
+	if len(four) == 0 {
+		flags |= syscalls.NoAddress4
+	}
+	if len(six) == 0 {
+		flags |= syscalls.NoAddress6
+	}
+	if one(four) {
+		flags |= syscalls.OneAddress4
+	}
+	if one(six) {
+		flags |= syscalls.OneAddress6
+	}
+	return flags
+}
+
+func one(ranges []model.AddressRange) bool {
+	return len(ranges) == 1 && ranges[0].First == ranges[0].Last
+}
+
+// familyAddresses returns a namespace's own addresses of one family, in its
+// order, loopback aside.
+func familyAddresses(n *model.SocketNamespace, four bool) []model.AddressRange {
+	var list []model.AddressRange
+	for _, a := range n.Addresses {
+		if a.First.Is4() == four && !a.First.IsLoopback() {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// firstAddress is the source of the namespace's connections that bind none.
+// The first address of a range may not exist here, so only a single one counts.
+func firstAddress(n *model.SocketNamespace, four bool) syscalls.Address {
+	for _, a := range familyAddresses(n, four) {
+		if a.First == a.Last {
+			return syscalls.AddressOf(a.First)
+		}
+	}
+	if four {
+		return syscalls.AddressOf(netip.IPv4Unspecified())
+	}
+	return syscalls.Address{}
+}
+
+// deniesUnnamed reports whether a bind rule denies without an errno, so that
+// it matters which ports are others'.
+func deniesUnnamed(n *model.SocketNamespace) bool {
+	return slices.ContainsFunc(n.Bind, func(r model.Rule) bool { return r.Action == model.Deny && r.Error == "" })
+}
+
+// takenPorts lists the ports that the namespaces of a device namespace, but
+// one, may bind because a rule says so: anywhere for TCP and UDP, then on
+// addresses of their own for TCP and UDP.
+func takenPorts(p *model.Policy, device, but string) (lists [4][]model.PortRange) {
+	for i := range p.SocketNamespaces {
+		n := &p.SocketNamespaces[i]
+		if n.Device != device || n.Name == but {
+			continue
+		}
+		at := 0
+		if len(n.Addresses) > 0 {
+			at = 2
+		}
+		for _, r := range n.Bind {
+			if r.Action != model.Allow || len(r.Local) > 0 || len(r.Ports) == 0 {
+				continue
+			}
+			set := callProtocols(&r)
+			if set&syscalls.TCP != 0 {
+				lists[at] = append(lists[at], r.Ports...)
+			}
+			if set&syscalls.UDP != 0 {
+				lists[at+1] = append(lists[at+1], r.Ports...)
+			}
+		}
+	}
+	for i := range lists {
+		lists[i] = mergePorts(lists[i])
+		sort.Slice(lists[i], func(a, b int) bool { return lists[i][a].First < lists[i][b].First })
+	}
+	return lists
+}

@@ -1,0 +1,129 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/syscalls"
+)
+
+// CallPlan is the part of a plan for the syscall tier.
+type CallPlan struct {
+	Support syscalls.Support
+	Program *syscalls.Program // nil if the tier can't run, or is to be removed
+	Index   compiler.CallIndex
+	// Change says that what is in the kernel is not Program.
+	Change bool
+	// Install says that the programs do not run, or not all of them.
+	Install bool
+}
+
+// callSupport asks the kernel once.
+func (h *Host) callSupport() syscalls.Support {
+	if h.support == nil {
+		var s syscalls.Support
+		if t, err := syscalls.Open(h.Instance()); err == nil {
+			s.Variant = t.Variant()
+			t.Close()
+		} else {
+			s = syscalls.Probe()
+		}
+		h.support = &s
+	}
+	return *h.support
+}
+
+// planCalls compares the syscall tier with what a policy asks, and adds to the
+// facts what the tier needs.
+func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]*hostDevice) (CallPlan, error) {
+	plan := CallPlan{Support: h.callSupport()}
+	if !plan.Support.OK() {
+		if p.Syscalls == model.SyscallsRequired {
+			return plan, fmt.Errorf("the policy has enforcement: {syscalls: required}, and bind(2) and connect(2) can't be answered here: %s; use auto to enforce with packets alone", plan.Support.Why)
+		}
+		return plan, nil
+	}
+	f.Syscalls = true
+	for name, dev := range devices {
+		df := f.Devices[name]
+		df.Cookie = dev.ns.Identity().Cookie
+		var err error
+		if df.Locals, err = dev.ns.LocalAddresses(); err != nil {
+			return plan, err
+		}
+		f.Devices[name] = df
+	}
+	plan.Program, plan.Index = compiler.CompileSyscalls(p, *f)
+	t, err := syscalls.Open(h.Instance())
+	if errors.Is(err, fs.ErrNotExist) {
+		plan.Change, plan.Install = true, true
+		return plan, nil
+	}
+	if err != nil {
+		return plan, err
+	}
+	defer t.Close()
+	same, err := t.Same(plan.Program)
+	if err != nil {
+		return plan, fmt.Errorf("syscall tier: %w", err)
+	}
+	plan.Change = !same
+	return plan, nil
+}
+
+// readyCalls has the programs run if the plan needs them, with the policy that
+// they have.
+func (h *Host) readyCalls(p *Plan) error {
+	if !p.Calls.Change || p.Calls.Program == nil {
+		return nil
+	}
+	h.closeTier()
+	tier, err := syscalls.Install(h.Instance(), h.Cgroups.Mount())
+	if err != nil {
+		return fmt.Errorf("syscall tier: %w", err)
+	}
+	h.tier = tier
+	return nil
+}
+
+// switchCalls puts the plan's calls in force, or removes the programs if the
+// plan has no policy.
+func (h *Host) switchCalls(p *Plan) error {
+	if !p.Calls.Change {
+		return nil
+	}
+	var err error
+	if p.Calls.Program == nil {
+		h.closeTier()
+		err = syscalls.Remove(h.Instance())
+	} else {
+		err = h.tier.Swap(p.Calls.Program)
+	}
+	if err != nil {
+		return fmt.Errorf("syscall tier: %w", err)
+	}
+	return nil
+}
+
+// openTier opens what runs, if the tier is in use.
+func (h *Host) openTier(p *Plan) error {
+	if h.tier != nil || p.Calls.Program == nil {
+		return nil
+	}
+	tier, err := syscalls.Open(h.Instance())
+	if err != nil {
+		return fmt.Errorf("syscall tier: %w", err)
+	}
+	h.tier = tier
+	return nil
+}
+
+func (h *Host) closeTier() {
+	if h.tier != nil {
+		h.tier.Close()
+		h.tier = nil
+	}
+}

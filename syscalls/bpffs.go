@@ -1,0 +1,54 @@
+package syscalls
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// bpffsPath is where systemd mounts bpffs (file-hierarchy(7)).
+const bpffsPath = "/sys/fs/bpf"
+
+// bpffs returns the place of a mounted bpffs, "" if there is none.
+func bpffs() (string, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	found := ""
+	for line := range strings.Lines(string(text)) {
+		// proc_pid_mountinfo(5): 36 35 98:0 /root /mountpoint options... - type source options
+		head, tail, ok := strings.Cut(line, " - ")
+		fields := strings.Fields(head)
+		if !ok || len(fields) < 5 || !strings.HasPrefix(tail, "bpf ") {
+			continue
+		}
+		if fields[4] == bpffsPath {
+			return bpffsPath, nil
+		}
+		if found == "" {
+			found = fields[4]
+		}
+	}
+	return found, nil
+}
+
+// mountBpffs mounts bpffs at its usual place, but not in a mount namespace
+// that may be gone tomorrow, and the pins with it.
+func mountBpffs() error {
+	own, err1 := os.Readlink("/proc/self/ns/mnt")
+	first, err2 := os.Readlink("/proc/1/ns/mnt")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if own != first {
+		return fmt.Errorf("no bpffs is mounted in this mount namespace: mount -t bpf bpf %s", bpffsPath)
+	}
+	if err := unix.Mount("bpf", bpffsPath, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RELATIME, "mode=0700"); err != nil {
+		return fmt.Errorf("mount bpffs at %s: %w", bpffsPath, err)
+	}
+	return nil
+}

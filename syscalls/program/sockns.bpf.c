@@ -1,0 +1,827 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//
+// bind(2), connect(2) and sendto(2) answered with the errno of a policy's
+// rules. The programs know no policy: they walk the entries that
+// syscalls/values.go describes, in one of two slots of maps. Which slot is in
+// force is one word, so that a whole policy flips with one store.
+//
+// The packets' rules are the wall. Where this can't be sure what they would
+// do (who receives, whether a datagram is an answer), it lets the call pass.
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define AF_INET 2
+#define AF_INET6 10
+#define EPERM 1
+#define EACCES 13
+#define EADDRINUSE 98
+#define EADDRNOTAVAIL 99
+#define ETIMEDOUT 110
+
+#define IPPROTO_ICMP 1
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_SCTP 132
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_MPTCP 262
+#define SOCK_RAW 3
+
+// The kernel's types, as far as they are read; their places come from BTF.
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct kernfs_node { __u64 id; };
+struct cgroup_subsys_state { struct cgroup *cgroup; struct cgroup_subsys_state *parent; };
+struct cgroup { struct cgroup_subsys_state self; struct kernfs_node *kn; };
+struct sock_cgroup_data { struct cgroup *cgroup; };
+struct sock_common { unsigned char skc_ipv6only : 1; };
+struct sock { struct sock_common __sk_common; struct sock_cgroup_data sk_cgrp_data; };
+#pragma clang attribute pop
+
+// volatile keeps clang from joining accesses in ways that the verifier does
+// not follow.
+typedef volatile struct bpf_sock_addr ctx_t;
+
+// Set by the loader: the socket's cgroup is read by a cast (about Linux 6.7);
+// without, it is noted when the socket is made.
+volatile const bool use_cast = true;
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define MAX_LEVEL 32   // cgroups above a socket's that are asked
+#define STAMP_LEVELS 12
+
+/* ---- the policy: syscalls/values.go has the same types ---- */
+
+struct addr { __u32 w[4]; }; // big words first, each in host order; IPv4 is mapped
+
+struct member {
+	__u64 netns;    // cookie of the device namespace
+	__u32 policy;   // index in policies
+	__u32 identity; // of the socket namespace or instance
+	__u32 source;   // of the socket namespace or template
+	__u32 flags;
+};
+enum { MEMBER_AUDIT = 1 };
+
+struct span { __u32 first, count; };
+
+struct policy {
+	struct span own;      // entries of kind LOCAL_ADDRESS: the namespace's addresses
+	struct span bind;
+	struct span connect;
+	struct span accept;
+	struct span taken[4]; // ports that others bind by rule: anywhere tcp, udp; on own addresses tcp, udp
+	struct addr source4;  // the namespace's first address, or zero
+	struct addr source6;
+	__u32 flags;
+};
+enum {
+	OWNS_ALL = 1,      // no addresses are listed
+	ONE_ADDRESS4 = 2,  // a wildcard of the family means just source4
+	ONE_ADDRESS6 = 4,
+	NO_ADDRESS4 = 8,   // addresses are listed, and none of the family
+	NO_ADDRESS6 = 16,
+};
+
+enum kind {
+	PORT = 1,
+	LOCAL_ADDRESS,
+	LOCAL_OWN,
+	LOCAL_ANY,           // not in bind lists
+	PEER_ADDRESS,
+	PEER_REMOTE_ADDRESS, // counts where the peer is not known by identity
+	PEER_SOURCE,
+	PEER_SELF,
+	PEER_UNMANAGED,
+	VERDICT,
+	DEFAULT,
+};
+enum { GOT_PORT = 1, GOT_LOCAL = 2, GOT_PEER = 4 };
+
+struct entry {
+	struct addr first, last;
+	__u16 port_first, port_last;
+	__u32 source;
+	__u8 kind;
+	__u8 protocols; // VERDICT: bits of protocols
+	__u8 needs;     // VERDICT: what must have matched
+	__u8 action;    // VERDICT: UNDECIDED, ALLOW or DENY
+	__u16 error;    // 0: the hook's default
+	__u16 rule;     // from 1; 0: the default
+};
+
+// BTF knows no type that only an inner map uses, hence the sizes.
+#define SLOTS(name, inner) struct { \
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2); __uint(key_size, 4); \
+	__array(values, inner); } name SEC(".maps")
+
+struct members_inner {
+	__uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 65536); __uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(__u64)); __uint(value_size, sizeof(struct member));
+};
+struct policies_inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32)); __uint(value_size, sizeof(struct policy));
+};
+struct entries_inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32)); __uint(value_size, sizeof(struct entry));
+};
+struct local { __u64 netns; struct addr addr; };
+struct locals_inner {
+	__uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 65536); __uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(struct local)); __uint(value_size, sizeof(__u32));
+};
+SLOTS(members, struct members_inner);
+SLOTS(policies, struct policies_inner);
+SLOTS(entries, struct entries_inner);
+SLOTS(locals, struct locals_inner);
+
+struct state { __u32 slot; __u8 digest[28]; };
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1);
+	__type(key, __u32); __type(value, struct state);
+} active SEC(".maps");
+
+// What was refused, for status.
+struct refusal { __u32 identity; __u16 hook; __u16 rule; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
+	__type(key, struct refusal); __type(value, __u64);
+} refused SEC(".maps");
+enum { HOOK_BIND, HOOK_CONNECT, HOOK_ACCEPT };
+
+// What is known of one socket.
+struct note {
+	__u32 flags;
+	struct addr asked; // the address that a rewritten bind asked for
+};
+enum { REWRITTEN = 1, BOUND_PORT = 2, RECEIVED = 4 };
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int); __type(value, struct note);
+} notes SEC(".maps");
+
+// The cgroups that a socket was created in, deepest last; without the cast.
+struct stamp { __u64 id[STAMP_LEVELS]; };
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int); __type(value, struct stamp);
+} stamps SEC(".maps");
+
+// A rewritten bind of an MPTCP socket is noted on its subflow, and
+// getsockname(2) asks the parent: the address tells.
+struct rewritten { __u64 netns; struct addr addr; __u32 port; __u32 pad; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 4096);
+	__type(key, struct rewritten); __type(value, struct addr);
+} rewrites SEC(".maps");
+
+/* ---- addresses ---- */
+
+static __always_inline struct addr mapped(__u32 be)
+{
+	struct addr a = { { 0, 0, 0xffff, bpf_ntohl(be) } };
+	return a;
+}
+static __always_inline bool is_v4(const struct addr *a) { return !a->w[0] && !a->w[1] && a->w[2] == 0xffff; }
+static __always_inline bool is_wildcard(const struct addr *a)
+{
+	return !a->w[0] && !a->w[1] && (a->w[2] == 0 || a->w[2] == 0xffff) && a->w[3] == 0;
+}
+static __always_inline bool is_loopback(const struct addr *a)
+{
+	return is_v4(a) ? (a->w[3] >> 24) == 127 : !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == 1;
+}
+static __always_inline bool at_least(const struct addr *a, const struct addr *b)
+{
+	if (a->w[0] != b->w[0]) return a->w[0] > b->w[0];
+	if (a->w[1] != b->w[1]) return a->w[1] > b->w[1];
+	if (a->w[2] != b->w[2]) return a->w[2] > b->w[2];
+	return a->w[3] >= b->w[3];
+}
+static __always_inline bool within(const struct addr *a, const struct entry *e)
+{
+	return at_least(a, &e->first) && at_least(&e->last, a);
+}
+
+static __always_inline __u8 protocol_bit(__u32 type, __u32 protocol)
+{
+	if (type == SOCK_RAW) return 0;
+	switch (protocol) {
+	case IPPROTO_TCP: case IPPROTO_MPTCP: return 1;
+	case IPPROTO_UDP: return 2;
+	case IPPROTO_SCTP: return 4;
+	case IPPROTO_UDPLITE: return 8;
+	case IPPROTO_ICMP: case IPPROTO_ICMPV6: return 16;
+	}
+	return 0;
+}
+enum { BIT_TCP = 1, BIT_UDP = 2, BIT_ICMP = 16 };
+
+/* ---- whose socket is it ---- */
+
+static __always_inline struct member *member_by_cast(void *tab, void *sock)
+{
+	struct sock *sk = bpf_rdonly_cast(sock, bpf_core_type_id_kernel(struct sock));
+	struct cgroup *cg = sk->sk_cgrp_data.cgroup;
+	for (int i = 0; i < MAX_LEVEL; i++) {
+		if (!cg) break;
+		__u64 id = cg->kn->id;
+		struct member *m = bpf_map_lookup_elem(tab, &id);
+		if (m) return m;
+		struct cgroup_subsys_state *parent = cg->self.parent;
+		if (!parent) break;
+		cg = parent->cgroup;
+	}
+	return NULL;
+}
+
+static __always_inline struct member *member_by_stamp(void *tab, struct bpf_sock *sk)
+{
+	struct stamp *s = bpf_sk_storage_get(&stamps, sk, NULL, 0);
+	if (!s) return NULL;
+	for (int i = STAMP_LEVELS - 1; i >= 0; i--) {
+		__u64 id = s->id[i];
+		if (!id) continue;
+		struct member *m = bpf_map_lookup_elem(tab, &id);
+		if (m) return m;
+	}
+	return NULL;
+}
+
+// who is a socket's place in the policy; identity 0 is nobody's.
+struct who { __u32 identity, source, policy, flags; };
+
+static __always_inline bool member_of(__u32 slot, struct bpf_sock *sk, __u64 netns, struct who *out)
+{
+	out->identity = out->source = 0;
+	void *tab = bpf_map_lookup_elem(&members, &slot);
+	if (!tab) return false;
+	struct member *m = use_cast ? member_by_cast(tab, sk) : member_by_stamp(tab, sk);
+	if (!m || m->netns != netns) return false;
+	out->identity = m->identity;
+	out->source = m->source;
+	out->policy = m->policy;
+	out->flags = m->flags;
+	return true;
+}
+
+// The functions that are not static are verified once and not where they are
+// called: the verifier's bound on instructions asks for it.
+
+__noinline int find_sender(ctx_t *ctx, __u32 slot, struct who *out)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!out || !sk) return 0;
+	return member_of(slot, sk, bpf_get_netns_cookie((void *)ctx), out);
+}
+
+static __always_inline __u32 slot_in_force(void)
+{
+	__u32 zero = 0;
+	struct state *s = bpf_map_lookup_elem(&active, &zero);
+	return s ? s->slot & 1 : 0;
+}
+
+/* ---- asking a list ---- */
+
+enum { UNDECIDED, ALLOW, DENY, NO_RULE };
+
+// question is what a list is asked, and how far the answer is.
+struct question {
+	__u32 slot;
+	__u32 first;
+	struct addr local, peer;
+	__u32 identity;      // of the asking end
+	__u32 them, source;  // the other end's, if known
+	__u16 port;
+	__u8 protocol;
+	bool local_known;    // else the kernel picks one of the namespace's own
+	bool own;            // the local address is the namespace's own
+	bool peer_known;     // the peer's address
+	bool identified;     // the peer's identity
+	__u8 got, maybe;
+	__u8 answer;
+	bool is_default;
+	__u16 error, rule;
+};
+
+static __always_inline const struct entry *entry_at(__u32 slot, __u32 index)
+{
+	void *tab = bpf_map_lookup_elem(&entries, &slot);
+	if (!tab) return NULL;
+	return bpf_map_lookup_elem(tab, &index);
+}
+
+// Always 0. The verifier doesn't know, and so needs not follow each sequence
+// of matches as a path of its own.
+__u32 nothing_yet = 0;
+
+static long ask_entry(__u32 i, struct question *q)
+{
+	const struct entry *e = entry_at(q->slot, q->first + i);
+	if (!e) return 1;
+	switch (e->kind) {
+	case PORT:
+		if (e->port_first <= q->port && q->port <= e->port_last) q->got |= GOT_PORT;
+		break;
+	case LOCAL_ANY:
+		q->got |= GOT_LOCAL;
+		break;
+	case LOCAL_OWN:
+		if (!q->local_known || q->own) q->got |= GOT_LOCAL;
+		break;
+	case LOCAL_ADDRESS:
+		if (!q->local_known) q->maybe |= GOT_LOCAL;
+		else if (within(&q->local, e)) q->got |= GOT_LOCAL;
+		break;
+	case PEER_REMOTE_ADDRESS:
+		if (q->identified) break;
+		// fallthrough
+	case PEER_ADDRESS:
+		if (!q->peer_known) q->maybe |= GOT_PEER;
+		else if (within(&q->peer, e)) q->got |= GOT_PEER;
+		break;
+	case PEER_SOURCE:
+		if (q->identified && q->source == e->source) q->got |= GOT_PEER;
+		break;
+	case PEER_SELF:
+		if (q->identified && q->them == q->identity) q->got |= GOT_PEER;
+		break;
+	case PEER_UNMANAGED:
+		if (q->identified && q->them == 0) q->got |= GOT_PEER;
+		break;
+	case VERDICT:
+	case DEFAULT:
+		if (e->protocols & q->protocol) {
+			if ((q->got & e->needs) == e->needs) {
+				q->answer = e->action;
+				q->error = e->error;
+				q->rule = e->rule;
+				q->is_default = e->kind == DEFAULT;
+				return 1;
+			}
+			if (((q->got | q->maybe) & e->needs) == e->needs) {
+				q->answer = UNDECIDED;
+				return 1;
+			}
+		}
+		q->got = q->maybe = (__u8)*(volatile __u32 *)&nothing_yet;
+		break;
+	}
+	return 0;
+}
+
+__noinline int ask(struct question *q, const struct span *list)
+{
+	if (!q || !list) return 0;
+	struct question on_stack = *q; // which is what bpf_loop wants
+	on_stack.first = list->first;
+	on_stack.got = on_stack.maybe = (__u8)*(volatile __u32 *)&nothing_yet;
+	on_stack.answer = NO_RULE;
+	bpf_loop(list->count, ask_entry, &on_stack, 0);
+	q->answer = on_stack.answer;
+	q->is_default = on_stack.is_default;
+	q->error = on_stack.error;
+	q->rule = on_stack.rule;
+	return 0;
+}
+
+struct own_search { __u32 slot, first; struct addr addr; bool found; };
+
+static long own_entry(__u32 i, struct own_search *s)
+{
+	const struct entry *e = entry_at(s->slot, s->first + i);
+	if (!e) return 1;
+	if (within(&s->addr, e)) { s->found = true; return 1; }
+	return 0;
+}
+
+__noinline int owns(__u32 slot, const struct policy *p, const struct addr *a)
+{
+	if (!p || !a) return 0;
+	if ((p->flags & OWNS_ALL) || is_loopback(a)) return true;
+	struct own_search s = { .slot = slot, .first = p->own.first, .addr = *a };
+	bpf_loop(p->own.count, own_entry, &s, 0);
+	return s.found;
+}
+
+// taken_by_rule searches sorted ranges that do not overlap.
+__noinline int taken_by_rule(__u32 slot, const struct span *list, __u16 port)
+{
+	if (!list) return 0;
+	__u32 low = 0, high = list->count;
+	for (int i = 0; i < 17; i++) {
+		if (low >= high) break;
+		__u32 mid = (low + high) / 2;
+		const struct entry *e = entry_at(slot, list->first + mid);
+		if (!e) break;
+		if (port < e->port_first) high = mid;
+		else if (port > e->port_last) low = mid + 1;
+		else return true;
+	}
+	return false;
+}
+
+static __always_inline const struct policy *policy_of(__u32 slot, const struct who *m)
+{
+	void *tab = bpf_map_lookup_elem(&policies, &slot);
+	__u32 index = m->policy;
+	return tab ? bpf_map_lookup_elem(tab, &index) : NULL;
+}
+
+static __always_inline int refuse(__u32 identity, __u16 hook, __u16 rule, int error)
+{
+	struct refusal k = { .identity = identity, .hook = hook, .rule = rule };
+	__u64 one = 1, *n = bpf_map_lookup_elem(&refused, &k);
+	if (n) __sync_fetch_and_add(n, 1);
+	else bpf_map_update_elem(&refused, &k, &one, BPF_NOEXIST);
+	bpf_set_retval(-error);
+	return 0;
+}
+
+/* ---- who receives ---- */
+
+static __always_inline struct bpf_sock *receiver(ctx_t *ctx, __u8 protocol, const struct addr *to, __u16 port_be)
+{
+	struct bpf_sock_tuple t = {};
+	if (is_v4(to)) {
+		t.ipv4.daddr = bpf_htonl(to->w[3]);
+		t.ipv4.dport = port_be;
+		if (protocol == BIT_TCP)
+			return bpf_skc_lookup_tcp((void *)ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+		return bpf_sk_lookup_udp((void *)ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	}
+	t.ipv6.daddr[0] = bpf_htonl(to->w[0]);
+	t.ipv6.daddr[1] = bpf_htonl(to->w[1]);
+	t.ipv6.daddr[2] = bpf_htonl(to->w[2]);
+	t.ipv6.daddr[3] = bpf_htonl(to->w[3]);
+	t.ipv6.dport = port_be;
+	if (protocol == BIT_TCP)
+		return bpf_skc_lookup_tcp((void *)ctx, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_udp((void *)ctx, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+// find_receiver finds whose socket gets what is sent to a local address; 0 if
+// no socket does.
+__noinline int find_receiver(ctx_t *ctx, __u32 slot, const struct addr *to, __u32 port_be, struct who *out)
+{
+	if (!to || !out) return 0;
+	out->identity = out->source = 0;
+	struct bpf_sock *there = receiver(ctx, protocol_bit(ctx->type, ctx->protocol), to, port_be);
+	if (!there) return 0;
+	member_of(slot, there, bpf_get_netns_cookie((void *)ctx), out);
+	bpf_sk_release(there);
+	return 1;
+}
+
+/* ---- bind ---- */
+
+// bind_error is the errno of a denied bind whose rule names none.
+static __always_inline int bind_error(ctx_t *ctx, struct question *q, const struct policy *p, bool wildcard)
+{
+	if (!q->own) return EADDRNOTAVAIL;
+	if (q->port == 0 || !(q->protocol & (BIT_TCP | BIT_UDP))) return EACCES;
+	int udp = q->protocol == BIT_UDP;
+	if (taken_by_rule(q->slot, &p->taken[udp], q->port)) return EADDRINUSE;
+	bool overlaps = wildcard ? (p->flags & OWNS_ALL) : is_loopback(&q->local);
+	if (overlaps && taken_by_rule(q->slot, &p->taken[2 + udp], q->port)) return EADDRINUSE;
+	if (wildcard) return EACCES;
+	struct who holder;
+	if (!find_receiver(ctx, q->slot, &q->local, bpf_htons(q->port), &holder)) return EACCES;
+	return holder.identity != q->identity ? EADDRINUSE : EACCES;
+}
+
+static __always_inline bool v6only(ctx_t *ctx)
+{
+	if (!use_cast) return false;
+	struct sock *sk = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct sock));
+	return BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_ipv6only);
+}
+
+// decided is what becomes of a bind: an errno, or the address that replaces
+// the one asked for.
+struct decided { int error; bool rewrite; struct addr to; };
+
+static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, bool family6, struct decided *out)
+{
+	struct addr asked = *asked_in;
+	__u8 protocol = protocol_bit(ctx->type, ctx->protocol);
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk || !protocol) return 0;
+	__u32 slot = slot_in_force();
+	__u64 netns = bpf_get_netns_cookie((void *)ctx);
+	struct who me = {};
+	if (!find_sender(ctx, slot, &me) || (me.flags & MEMBER_AUDIT)) return 0;
+	const struct policy *p = policy_of(slot, &me);
+	if (!p) return 0;
+	bool wildcard = is_wildcard(&asked);
+	struct question q = {
+		.slot = slot, .identity = me.identity, .protocol = protocol,
+		.port = bpf_ntohs(ctx->user_port), .local = asked, .local_known = true,
+	};
+	q.own = wildcard || owns(slot, p, &asked);
+	if (!(q.port == 0 && q.own)) {
+		// Only a rule that names no local address speaks of the wildcard.
+		if (wildcard) {
+			q.local.w[0] = q.local.w[1] = q.local.w[2] = q.local.w[3] = 0xffffffff;
+		}
+		ask(&q, &p->bind);
+		if (wildcard) q.local = asked;
+		bool elsewhere = q.is_default && !q.own;
+		if (q.answer == DENY || elsewhere) {
+			int error = elsewhere ? EADDRNOTAVAIL : q.error;
+			if (!error) error = bind_error(ctx, &q, p, wildcard);
+			out->error = error;
+			refuse(me.identity, HOOK_BIND, q.rule, error);
+			return 0;
+		}
+	}
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (n) {
+		n->flags &= ~REWRITTEN;
+		if (q.port) n->flags |= BOUND_PORT;
+	}
+	if (!wildcard || (p->flags & OWNS_ALL) || !n) return 0;
+	bool four = (p->flags & ONE_ADDRESS4) != 0, six = (p->flags & ONE_ADDRESS6) != 0;
+	bool serves4 = !family6 || is_v4(&asked) || !v6only(ctx);
+	bool serves6 = family6 && !is_v4(&asked);
+	if (serves4 && (p->flags & NO_ADDRESS4) && serves6) serves4 = false;
+	else if (serves6 && (p->flags & NO_ADDRESS6) && serves4) serves6 = false;
+	if (serves4 && serves6) return 0; // stays a wildcard: plan says so
+	if (serves4 && !four) return 0;
+	if (serves6 && !six) return 0;
+	out->rewrite = true;
+	out->to = serves4 ? p->source4 : p->source6;
+	n->flags |= REWRITTEN;
+	n->asked = asked;
+	struct rewritten k = { .netns = netns, .addr = out->to, .port = q.port };
+	bpf_map_update_elem(&rewrites, &k, &asked, BPF_ANY);
+	return 0;
+}
+
+SEC("cgroup/bind4") int sockns_bind4(ctx_t *ctx)
+{
+	struct addr asked = mapped(ctx->user_ip4);
+	struct decided d = {};
+	decide_bind(ctx, &asked, false, &d);
+	if (d.error) return 0;
+	if (d.rewrite) ctx->user_ip4 = bpf_htonl(d.to.w[3]);
+	return 1;
+}
+
+SEC("cgroup/bind6") int sockns_bind6(ctx_t *ctx)
+{
+	struct addr asked = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
+	struct decided d = {};
+	decide_bind(ctx, &asked, true, &d);
+	if (d.error) return 0;
+	if (d.rewrite) {
+		ctx->user_ip6[0] = bpf_htonl(d.to.w[0]);
+		ctx->user_ip6[1] = bpf_htonl(d.to.w[1]);
+		ctx->user_ip6[2] = bpf_htonl(d.to.w[2]);
+		ctx->user_ip6[3] = bpf_htonl(d.to.w[3]);
+	}
+	return 1;
+}
+
+/* ---- connect and sendto ---- */
+
+// decide_peer returns the errno of a refused connect or sendto, or 0; from is
+// zero if nothing was bound and becomes the namespace's own address then.
+static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, struct addr *from, bool answers)
+{
+	struct addr to = *to_in;
+	__u8 protocol = protocol_bit(ctx->type, ctx->protocol);
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk || !protocol) return 0;
+	__u32 slot = slot_in_force();
+	__u64 netns = bpf_get_netns_cookie((void *)ctx);
+	struct who me = {};
+	if (!find_sender(ctx, slot, &me) || (me.flags & MEMBER_AUDIT)) return 0;
+	const struct policy *p = policy_of(slot, &me);
+	if (!p) return 0;
+	// The kernel takes the wildcard for loopback (ip_route_connect, ip6_datagram_connect).
+	if (is_wildcard(&to)) {
+		if (is_v4(&to)) to.w[3] = 0x7f000001;
+		else to.w[3] = 1;
+	}
+	bool near = is_loopback(&to);
+	bool bound = !is_wildcard(from);
+	if (!near) {
+		struct local k = { .netns = netns, .addr = to };
+		void *tab = bpf_map_lookup_elem(&locals, &slot);
+		near = tab && bpf_map_lookup_elem(tab, &k);
+	}
+	if (!bound && !is_loopback(&to) && !(p->flags & OWNS_ALL)) *from = is_v4(&to) ? p->source4 : p->source6;
+	struct question q = {
+		.slot = slot, .identity = me.identity, .protocol = protocol, .port = bpf_ntohs(ctx->user_port),
+		.local = *from, .peer = to, .peer_known = true,
+	};
+	q.local_known = !is_wildcard(&q.local);
+	if (!q.local_known && near) {
+		// The kernel picks the address that it sends to.
+		q.local = to;
+		q.local_known = true;
+	}
+	q.own = !q.local_known || !bound || owns(slot, p, &q.local);
+	const struct policy *theirs = NULL;
+	__u32 their_flags = 0;
+	q.identified = near && (protocol == BIT_TCP || protocol == BIT_UDP);
+	if (q.identified) {
+		struct who there = {};
+		if (find_receiver(ctx, slot, &to, ctx->user_port, &there) && there.identity) {
+			q.them = there.identity;
+			q.source = there.source;
+			their_flags = there.flags;
+			theirs = policy_of(slot, &there);
+		}
+	}
+	ask(&q, &p->connect);
+	if (q.answer == DENY) {
+		if (answers) return 0;
+		refuse(me.identity, HOOK_CONNECT, q.rule, q.error);
+		return q.error;
+	}
+	if (q.answer != ALLOW || !theirs || (their_flags & MEMBER_AUDIT)) return 0;
+	// The other end's list, with the ends changed over.
+	__u32 us = q.identity;
+	q.identity = q.them;
+	q.them = us;
+	q.source = me.source;
+	q.peer = q.local;
+	q.peer_known = q.local_known;
+	q.local = to;
+	q.local_known = true;
+	q.own = owns(slot, theirs, &to);
+	ask(&q, &theirs->accept);
+	if (q.answer != DENY || answers || q.error == ETIMEDOUT) return 0;
+	refuse(q.identity, HOOK_ACCEPT, q.rule, q.error);
+	return q.error;
+}
+
+// may_answer reports whether a datagram of the socket may be the answer to
+// one that it got, which the packets' rules know.
+static __always_inline bool may_answer(struct bpf_sock *sk)
+{
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	return n && (n->flags & (BOUND_PORT | RECEIVED));
+}
+
+static __always_inline void forget_rewrite(struct bpf_sock *sk)
+{
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (n) n->flags &= ~REWRITTEN;
+}
+
+SEC("cgroup/connect4") int sockns_connect4(ctx_t *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return 1;
+	struct addr to = mapped(ctx->user_ip4), from = mapped(sk->src_ip4);
+	bool bound = sk->src_ip4 != 0;
+	bool answers = ctx->protocol == IPPROTO_UDP && sk->src_port != 0;
+	int error = decide_peer(ctx, &to, &from, answers);
+	if (error) { bpf_set_retval(-error); return 0; }
+	if (!bound && from.w[3]) {
+		struct { __u16 family; __u16 port; __u32 addr; __u8 zero[8]; } sa = { .family = AF_INET, .addr = bpf_htonl(from.w[3]) };
+		if (sk->src_port == 0) bpf_bind((void *)ctx, (void *)&sa, sizeof(sa));
+	}
+	forget_rewrite(sk);
+	return 1;
+}
+
+SEC("cgroup/connect6") int sockns_connect6(ctx_t *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return 1;
+	struct addr to = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
+	struct addr from = { { bpf_ntohl(sk->src_ip6[0]), bpf_ntohl(sk->src_ip6[1]), bpf_ntohl(sk->src_ip6[2]), bpf_ntohl(sk->src_ip6[3]) } };
+	bool bound = !is_wildcard(&from);
+	bool answers = ctx->protocol == IPPROTO_UDP && sk->src_port != 0;
+	int error = decide_peer(ctx, &to, &from, answers);
+	if (error) { bpf_set_retval(-error); return 0; }
+	if (!bound && !is_wildcard(&from) && sk->src_port == 0) {
+		struct { __u16 family; __u16 port; __u32 flow; __u32 addr[4]; __u32 scope; } sa = { .family = AF_INET6 };
+		sa.addr[0] = bpf_htonl(from.w[0]);
+		sa.addr[1] = bpf_htonl(from.w[1]);
+		sa.addr[2] = bpf_htonl(from.w[2]);
+		sa.addr[3] = bpf_htonl(from.w[3]);
+		bpf_bind((void *)ctx, (void *)&sa, sizeof(sa));
+	}
+	forget_rewrite(sk);
+	return 1;
+}
+
+SEC("cgroup/sendmsg4") int sockns_sendmsg4(ctx_t *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return 1;
+	struct addr to = mapped(ctx->user_ip4), from = mapped(sk->src_ip4);
+	bool bound = sk->src_ip4 != 0 || ctx->msg_src_ip4 != 0, answers = may_answer(sk);
+	if (ctx->msg_src_ip4) from = mapped(ctx->msg_src_ip4);
+	int error = decide_peer(ctx, &to, &from, answers);
+	if (error) { bpf_set_retval(-error); return 0; }
+	if (!bound && !answers && from.w[3]) ctx->msg_src_ip4 = bpf_htonl(from.w[3]);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6") int sockns_sendmsg6(ctx_t *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return 1;
+	struct addr to = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
+	struct addr from = { { bpf_ntohl(ctx->msg_src_ip6[0]), bpf_ntohl(ctx->msg_src_ip6[1]), bpf_ntohl(ctx->msg_src_ip6[2]), bpf_ntohl(ctx->msg_src_ip6[3]) } };
+	if (is_wildcard(&from)) {
+		struct addr own = { { bpf_ntohl(sk->src_ip6[0]), bpf_ntohl(sk->src_ip6[1]), bpf_ntohl(sk->src_ip6[2]), bpf_ntohl(sk->src_ip6[3]) } };
+		from = own;
+	}
+	bool bound = !is_wildcard(&from), answers = may_answer(sk);
+	int error = decide_peer(ctx, &to, &from, answers);
+	if (error) { bpf_set_retval(-error); return 0; }
+	if (!bound && !answers && !is_wildcard(&from)) {
+		ctx->msg_src_ip6[0] = bpf_htonl(from.w[0]);
+		ctx->msg_src_ip6[1] = bpf_htonl(from.w[1]);
+		ctx->msg_src_ip6[2] = bpf_htonl(from.w[2]);
+		ctx->msg_src_ip6[3] = bpf_htonl(from.w[3]);
+	}
+	return 1;
+}
+
+static __always_inline int received(ctx_t *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return 1;
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (n && (n->flags & RECEIVED)) return 1;
+	struct who me = {};
+	if (!find_sender(ctx, slot_in_force(), &me)) return 1;
+	n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (n) n->flags |= RECEIVED;
+	return 1;
+}
+
+SEC("cgroup/recvmsg4") int sockns_recvmsg4(ctx_t *ctx) { return received(ctx); }
+SEC("cgroup/recvmsg6") int sockns_recvmsg6(ctx_t *ctx) { return received(ctx); }
+
+/* ---- getsockname shows what bind asked for ---- */
+
+static __always_inline bool asked_for(ctx_t *ctx, const struct addr *now, struct addr *asked)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk) return false;
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (n && (n->flags & REWRITTEN)) {
+		*asked = n->asked;
+		return true;
+	}
+	if (ctx->protocol != IPPROTO_MPTCP || ctx->user_port == 0) return false;
+	__u64 netns = bpf_get_netns_cookie((void *)ctx);
+	struct who me = {};
+	if (!find_sender(ctx, slot_in_force(), &me)) return false;
+	struct rewritten k = { .netns = netns, .addr = *now, .port = bpf_ntohs(ctx->user_port) };
+	struct addr *a = bpf_map_lookup_elem(&rewrites, &k);
+	if (!a) return false;
+	*asked = *a;
+	return true;
+}
+
+SEC("cgroup/getsockname4") int sockns_getsockname4(ctx_t *ctx)
+{
+	struct addr now = mapped(ctx->user_ip4), asked;
+	if (asked_for(ctx, &now, &asked)) ctx->user_ip4 = bpf_htonl(asked.w[3]);
+	return 1;
+}
+
+SEC("cgroup/getsockname6") int sockns_getsockname6(ctx_t *ctx)
+{
+	struct addr now = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
+	struct addr asked;
+	if (asked_for(ctx, &now, &asked)) {
+		ctx->user_ip6[0] = bpf_htonl(asked.w[0]);
+		ctx->user_ip6[1] = bpf_htonl(asked.w[1]);
+		ctx->user_ip6[2] = bpf_htonl(asked.w[2]);
+		ctx->user_ip6[3] = bpf_htonl(asked.w[3]);
+	}
+	return 1;
+}
+
+/* ---- without the cast: note the cgroups when the socket is made ---- */
+
+SEC("cgroup/sock_create") int sockns_create(struct bpf_sock *sk)
+{
+	struct stamp s = {};
+#pragma unroll
+	for (int level = 1; level <= STAMP_LEVELS; level++)
+		s.id[level - 1] = bpf_get_current_ancestor_cgroup_id(level);
+	bpf_sk_storage_get(&stamps, sk, &s, BPF_SK_STORAGE_GET_F_CREATE);
+	return 1;
+}

@@ -1,0 +1,238 @@
+package syscalls
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// state is struct state of the programs: which slot is in force, and of what.
+type state struct {
+	Slot   uint32
+	Digest [digestSize]byte
+}
+
+// member is struct member.
+type member struct {
+	Netns            uint64
+	Policy, Identity uint32
+	Source, Flags    uint32
+}
+
+const memberAudit = 1
+
+// policy is struct policy.
+type policy struct {
+	Own, Bind, Connect, Accept Span
+	Taken                      [4]Span
+	Source4, Source6           Address
+	Flags                      uint32
+}
+
+// local is struct local.
+type local struct {
+	Netns   uint64
+	Address Address
+}
+
+func (m Member) wire() member {
+	w := member{Netns: m.Netns, Policy: m.Policy, Identity: m.Identity, Source: m.Source}
+	if m.Audit {
+		w.Flags = memberAudit
+	}
+	return w
+}
+
+func (t *Tier) state() (state, error) {
+	var s state
+	err := t.maps["active"].Lookup(uint32(0), &s)
+	return s, err
+}
+
+// Swap puts a program in force: all of it is made ready in the slot that is
+// not, and one store flips the slots. If it fails, nothing has changed.
+func (t *Tier) Swap(p *Program) error {
+	now, err := t.state()
+	if err != nil {
+		return fmt.Errorf("read the slot in force: %w", err)
+	}
+	// A call that read the word before the last flip may still be in the slot
+	// that is overwritten now: membarrier(2) waits for an RCU grace period.
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0); errno != 0 { // MEMBARRIER_CMD_GLOBAL
+		return fmt.Errorf("membarrier: %w", errno)
+	}
+	next := state{Slot: 1 - now.Slot&1, Digest: p.digest(identity(t.variant))}
+	members := make(map[uint64]member, len(p.Members))
+	for _, m := range p.Members {
+		members[m.Cgroup] = m.wire()
+	}
+	locals := make(map[local]uint32, len(p.Locals))
+	for _, l := range p.Locals {
+		locals[local(l)] = 1
+	}
+	policies := make([]policy, len(p.Policies))
+	for i, q := range p.Policies {
+		policies[i] = policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, uint32(q.Flags)}
+	}
+	fill := []struct {
+		name string
+		fill func(*ebpf.Map) error
+		size int
+	}{
+		{"members", func(m *ebpf.Map) error { return putAll(m, members) }, max(65536, 2*len(members))},
+		{"locals", func(m *ebpf.Map) error { return putAll(m, locals) }, max(1024, 2*len(locals))},
+		{"policies", func(m *ebpf.Map) error { return putList(m, policies) }, max(1, len(policies))},
+		{"entries", func(m *ebpf.Map) error { return putList(m, p.Entries) }, max(1, len(p.Entries))},
+	}
+	for _, f := range fill {
+		spec := t.inner[f.name].Copy()
+		spec.MaxEntries = uint32(f.size)
+		m, err := ebpf.NewMap(spec)
+		if err != nil {
+			return fmt.Errorf("make map %s: %w", f.name, err)
+		}
+		err = f.fill(m)
+		if err == nil {
+			err = t.maps[f.name].Put(next.Slot, m)
+		}
+		m.Close()
+		if err != nil {
+			return fmt.Errorf("fill map %s: %w", f.name, err)
+		}
+	}
+	if err := t.maps["active"].Put(uint32(0), next); err != nil {
+		return fmt.Errorf("put the slot in force: %w", err)
+	}
+	return nil
+}
+
+const batchSize = 4096
+
+func putAll[K comparable, V any](m *ebpf.Map, all map[K]V) error {
+	keys, values := make([]K, 0, len(all)), make([]V, 0, len(all))
+	for k, v := range all {
+		keys, values = append(keys, k), append(values, v)
+	}
+	for at := 0; at < len(keys); at += batchSize {
+		end := min(at+batchSize, len(keys))
+		if _, err := m.BatchUpdate(keys[at:end], values[at:end], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putList[V any](m *ebpf.Map, list []V) error {
+	for at := 0; at < len(list); at += batchSize {
+		end := min(at+batchSize, len(list))
+		keys := make([]uint32, end-at)
+		for i := range keys {
+			keys[i] = uint32(at + i)
+		}
+		if _, err := m.BatchUpdate(keys, list[at:end], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inForce opens a map of the slot in force; nil before the first Swap.
+func (t *Tier) inForce(name string) (*ebpf.Map, error) {
+	s, err := t.state()
+	if err != nil {
+		return nil, err
+	}
+	var m *ebpf.Map
+	err = t.maps[name].Lookup(s.Slot&1, &m)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	return m, err
+}
+
+// Same reports whether a program is what is in force, reading the kernel.
+func (t *Tier) Same(p *Program) (bool, error) {
+	if ok, err := t.current(p); err != nil || !ok {
+		return false, err
+	}
+	members := make(map[uint64]member, len(p.Members))
+	for _, m := range p.Members {
+		members[m.Cgroup] = m.wire()
+	}
+	if ok, err := sameMap(t, "members", members); err != nil || !ok {
+		return false, err
+	}
+	locals := make(map[local]uint32, len(p.Locals))
+	for _, l := range p.Locals {
+		locals[local(l)] = 1
+	}
+	return sameMap(t, "locals", locals)
+}
+
+func sameMap[K, V comparable](t *Tier, name string, want map[K]V) (bool, error) {
+	m, err := t.inForce(name)
+	if err != nil || m == nil {
+		return false, err
+	}
+	defer m.Close()
+	var k K
+	var v V
+	n := 0
+	all := m.Iterate()
+	for all.Next(&k, &v) {
+		if have, ok := want[k]; !ok || have != v {
+			return false, nil
+		}
+		n++
+	}
+	return n == len(want), all.Err()
+}
+
+// Join adds a member to the program in force.
+func (t *Tier) Join(m Member) error {
+	inner, err := t.inForce("members")
+	if err != nil || inner == nil {
+		return err
+	}
+	defer inner.Close()
+	return inner.Put(m.Cgroup, m.wire())
+}
+
+// Leave removes a member from the program in force, if it is there.
+func (t *Tier) Leave(cgroup uint64) error {
+	inner, err := t.inForce("members")
+	if err != nil || inner == nil {
+		return err
+	}
+	defer inner.Close()
+	if err := inner.Delete(cgroup); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Refusal counts the calls that one rule refused.
+type Refusal struct {
+	Identity uint32
+	Hook     uint16 // 0 bind, 1 connect, 2 accept
+	Rule     uint16 // from 1; 0: the default
+	Count    uint64
+}
+
+// Refusals reads what was refused since the programs were installed. Rules of
+// former policies are among them.
+func (t *Tier) Refusals() ([]Refusal, error) {
+	var key struct {
+		Identity   uint32
+		Hook, Rule uint16
+	}
+	var n uint64
+	var list []Refusal
+	all := t.maps["refused"].Iterate()
+	for all.Next(&key, &n) {
+		list = append(list, Refusal{key.Identity, key.Hook, key.Rule, n})
+	}
+	return list, all.Err()
+}

@@ -1,0 +1,383 @@
+package syscalls
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// hook is one of the programs and where it is attached.
+type hook struct {
+	name   string // of the program, and of its link's pin
+	attach ebpf.AttachType
+	// stampOnly says that only the variant without the cast needs it.
+	stampOnly bool
+}
+
+var hooks = []hook{
+	{"sockns_create", ebpf.AttachCGroupInetSockCreate, true},
+	{"sockns_bind4", ebpf.AttachCGroupInet4Bind, false},
+	{"sockns_bind6", ebpf.AttachCGroupInet6Bind, false},
+	{"sockns_connect4", ebpf.AttachCGroupInet4Connect, false},
+	{"sockns_connect6", ebpf.AttachCGroupInet6Connect, false},
+	{"sockns_sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, false},
+	{"sockns_sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, false},
+	{"sockns_recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, false},
+	{"sockns_recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, false},
+	{"sockns_getsockname4", ebpf.AttachCgroupInet4GetSockname, false},
+	{"sockns_getsockname6", ebpf.AttachCgroupInet6GetSockname, false},
+}
+
+// The maps that outlive a process: those that hold the policy, and those that
+// hold what happened.
+var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "refused", "rewrites", "notes", "stamps"}
+
+// Variant is how the programs learn which cgroup a socket was made in.
+type Variant string
+
+// The variants.
+const (
+	Cast  Variant = "cast"  // bpf_rdonly_cast: sockets of any age (about Linux 6.7)
+	Stamp Variant = "stamp" // noted when the socket is made: only sockets that are younger than the programs
+)
+
+// Support is what this kernel and this process can do for the tier.
+type Support struct {
+	Variant Variant
+	Why     string // why the tier can't run; empty if it can
+}
+
+// OK reports whether the tier can run.
+func (s Support) OK() bool { return s.Why == "" }
+
+// Probe asks the kernel by loading the programs, which takes privilege
+// (CAP_BPF, CAP_NET_ADMIN, and CAP_PERFMON for the cast). Nothing stays.
+func Probe() Support {
+	if dir, err := bpffs(); err != nil {
+		return Support{Why: err.Error()}
+	} else if dir == "" {
+		if err := mountBpffs(); err != nil {
+			return Support{Why: err.Error()}
+		}
+	}
+	variant, coll, err := load(nil)
+	if err != nil {
+		return Support{Why: reason(err)}
+	}
+	coll.Close()
+	return Support{Variant: variant}
+}
+
+// reason is an error's first line.
+func reason(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// load loads the programs in the best variant that the kernel takes, on maps
+// that exist already where replace has them.
+func load(replace map[string]*ebpf.Map) (Variant, *ebpf.Collection, error) {
+	_ = rlimit.RemoveMemlock() // before Linux 5.11
+	var errs []error
+	for _, variant := range []Variant{Cast, Stamp} {
+		spec, err := spec(variant)
+		if err != nil {
+			return "", nil, err
+		}
+		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
+		if err == nil {
+			return variant, coll, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", variant, err))
+	}
+	return "", nil, errors.Join(errs...)
+}
+
+func spec(variant Variant) (*ebpf.CollectionSpec, error) {
+	spec, err := loadProgram()
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["use_cast"].Set(variant == Cast); err != nil {
+		return nil, err
+	}
+	if variant == Cast {
+		delete(spec.Programs, "sockns_create")
+	}
+	return spec, nil
+}
+
+// identity is of these programs in a variant: what the digest of a policy in
+// force begins with.
+func identity(v Variant) []byte { return append([]byte(v), _ProgramBytes...) }
+
+// Tier is the programs of one instance of sockns in the kernel. It is not safe
+// for concurrent use.
+type Tier struct {
+	dir     string
+	variant Variant
+	maps    map[string]*ebpf.Map
+	links   map[string]link.Link
+	inner   map[string]*ebpf.MapSpec
+}
+
+// Dir returns where an instance has its pins: a directory in bpffs. instance
+// is the cookie of its host device namespace.
+func dirOf(instance uint64) (string, error) {
+	root, err := bpffs()
+	if err != nil {
+		return "", err
+	}
+	if root == "" {
+		return "", fmt.Errorf("bpffs: %w", fs.ErrNotExist)
+	}
+	return filepath.Join(root, "sockns", fmt.Sprint(instance)), nil
+}
+
+// Open opens what an instance has in the kernel. errors.Is(err,
+// fs.ErrNotExist) if that is nothing, or only a part of what it should be.
+func Open(instance uint64) (*Tier, error) {
+	dir, err := dirOf(instance)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tier{dir: dir, variant: Stamp, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link)}
+	for _, name := range pinnedMaps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "map_"+name), nil)
+		if err != nil {
+			t.Close()
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		t.maps[name] = m
+	}
+	for _, h := range hooks {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, "link_"+h.name), nil)
+		if h.stampOnly && errors.Is(err, fs.ErrNotExist) {
+			t.variant = Cast
+			continue
+		}
+		if err == nil {
+			t.links[h.name] = l
+			err = attached(l)
+		}
+		if err != nil {
+			t.Close()
+			return nil, fmt.Errorf("open pinned link %s: %w", h.name, err)
+		}
+	}
+	s, err := spec(t.variant)
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	t.inner = innerSpecs(s)
+	return t, nil
+}
+
+// attached reports whether a link still is: it may have been detached by
+// force (bpftool link detach), or its cgroup be gone.
+func attached(l link.Link) error {
+	info, err := l.Info()
+	if err != nil {
+		return err
+	}
+	if cg := info.Cgroup(); cg == nil || cg.CgroupId == 0 {
+		return fmt.Errorf("the link is detached: %w", fs.ErrNotExist)
+	}
+	return nil
+}
+
+func innerSpecs(s *ebpf.CollectionSpec) map[string]*ebpf.MapSpec {
+	inner := make(map[string]*ebpf.MapSpec)
+	for name, m := range s.Maps {
+		if m.InnerMap != nil {
+			inner[name] = m.InnerMap
+		}
+	}
+	return inner
+}
+
+// Install makes an instance's programs run at the root of a cgroup tree (the
+// path of its mount), with no policy until the first [Tier.Swap]. What an
+// earlier process left is taken over: its maps are kept where they fit, and
+// its links get these programs without ever being detached.
+func Install(instance uint64, cgroupRoot string) (*Tier, error) {
+	root, err := bpffs()
+	if err != nil {
+		return nil, err
+	}
+	if root == "" {
+		if err := mountBpffs(); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := dirOf(instance)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	kept := keptMaps(dir)
+	variant, coll, err := load(kept)
+	if err != nil && len(kept) > 0 {
+		// Maps of another version: begin with new ones.
+		kept = nil
+		variant, coll, err = load(nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	t := &Tier{dir: dir, variant: variant, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link)}
+	s, err := spec(variant)
+	if err != nil {
+		return nil, err
+	}
+	t.inner = innerSpecs(s)
+	for _, name := range pinnedMaps {
+		m := coll.Maps[name]
+		delete(coll.Maps, name)
+		t.maps[name] = m
+		path := filepath.Join(dir, "map_"+name)
+		if kept[name] != nil {
+			continue
+		}
+		os.Remove(path)
+		if err := m.Pin(path); err != nil {
+			t.Close()
+			return nil, fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	defer coll.Close()
+	for _, h := range hooks {
+		path := filepath.Join(dir, "link_"+h.name)
+		prog := coll.Programs[h.name]
+		if prog == nil {
+			os.Remove(path)
+			continue
+		}
+		l, err := link.LoadPinnedLink(path, nil)
+		if err == nil && attached(l) == nil {
+			err = l.Update(prog)
+		} else {
+			if err == nil {
+				l.Close()
+				os.Remove(path)
+			}
+			if l, err = link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot, Attach: h.attach, Program: prog}); err == nil {
+				err = l.Pin(path)
+			}
+		}
+		if err != nil {
+			t.Close()
+			return nil, fmt.Errorf("attach %s: %w", h.name, err)
+		}
+		t.links[h.name] = l
+	}
+	return t, nil
+}
+
+// keptMaps opens the maps that an earlier process left, all or none.
+func keptMaps(dir string) map[string]*ebpf.Map {
+	kept := make(map[string]*ebpf.Map)
+	for _, name := range pinnedMaps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "map_"+name), nil)
+		if err != nil {
+			for _, m := range kept {
+				m.Close()
+			}
+			return nil
+		}
+		kept[name] = m
+	}
+	return kept
+}
+
+// Variant returns how the programs learn a socket's cgroup.
+func (t *Tier) Variant() Variant { return t.variant }
+
+// Check looks whether the programs still are where [Install] put them, and
+// returns what is not.
+func (t *Tier) Check() error {
+	for name, l := range t.links {
+		if err := attached(l); err != nil {
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(t.dir, "link_"+name)); err != nil {
+			return fmt.Errorf("pin of link %s: %w", name, err)
+		}
+	}
+	for name := range t.maps {
+		if _, err := os.Stat(filepath.Join(t.dir, "map_"+name)); err != nil {
+			return fmt.Errorf("pin of map %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Close closes what this process has open. The programs go on.
+func (t *Tier) Close() {
+	for _, m := range t.maps {
+		m.Close()
+	}
+	for _, l := range t.links {
+		l.Close()
+	}
+}
+
+// Remove detaches the programs of an instance and removes its pins. It is no
+// error if there are none.
+func Remove(instance uint64) error {
+	dir, err := dirOf(instance)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, h := range hooks {
+		path := filepath.Join(dir, "link_"+h.name)
+		// Another process may hold the link open: detach, not only unpin.
+		if l, err := link.LoadPinnedLink(path, nil); err == nil {
+			if d, ok := l.(interface{ Detach() error }); ok {
+				errs = append(errs, d.Detach())
+			}
+			l.Close()
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		errs = append(errs, err)
+	}
+	_ = os.Remove(filepath.Dir(dir)) // if this was the last instance
+	return errors.Join(errs...)
+}
+
+// Exists reports whether an instance has anything in the kernel.
+func Exists(instance uint64) bool {
+	dir, err := dirOf(instance)
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(dir)
+	return err == nil
+}
+
+// current reports whether the links run these programs: their digest is in
+// the state in force.
+func (t *Tier) current(p *Program) (bool, error) {
+	s, err := t.state()
+	if err != nil {
+		return false, err
+	}
+	want := p.digest(identity(t.variant))
+	return bytes.Equal(s.Digest[:], want[:]), nil
+}

@@ -1,0 +1,159 @@
+package syscalls
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+)
+
+// Program is a policy as the kernel's programs read it, for all device
+// namespaces. It is a plain value; the compiler makes it.
+type Program struct {
+	Members  []Member
+	Policies []Policy
+	Entries  []Entry
+	Locals   []Local
+}
+
+// Member is a cgroup of a socket namespace.
+type Member struct {
+	Cgroup   uint64 // id: the inode of its directory
+	Netns    uint64 // cookie of the device namespace (SO_NETNS_COOKIE)
+	Policy   uint32 // index in Program.Policies
+	Identity uint32 // of the socket namespace or instance; never 0
+	Source   uint32 // of the socket namespace or template; never 0
+	Audit    bool   // nothing is refused or rewritten
+}
+
+// Span is a part of Program.Entries.
+type Span struct{ First, Count uint32 }
+
+// Policy is the lists of one or more socket namespaces.
+type Policy struct {
+	Own     Span // LocalAddress entries: the addresses that it lists
+	Bind    Span
+	Connect Span
+	Accept  Span
+	// Taken are sorted Port entries that do not overlap: the ports that other
+	// namespaces may bind by rule. Anywhere for TCP and for UDP, then on
+	// their own addresses for TCP and for UDP.
+	Taken   [4]Span
+	Source4 Address // the first own address of the family, or zero
+	Source6 Address
+	Flags   PolicyFlags
+}
+
+// PolicyFlags say what addresses a policy lists.
+type PolicyFlags uint32
+
+// The flags of a policy.
+const (
+	OwnsAll     PolicyFlags = 1 << iota // lists none: all are its own
+	OneAddress4                         // a wildcard of the family means Source4
+	OneAddress6
+	NoAddress4 // lists some, and none of the family
+	NoAddress6
+)
+
+// Address is an IPv6 or IPv4-mapped address as four words, most significant
+// first, each in host byte order.
+type Address [4]uint32
+
+// AddressOf converts an address; the zero Addr becomes the zero Address.
+func AddressOf(a netip.Addr) Address {
+	if !a.IsValid() {
+		return Address{}
+	}
+	b := a.As16()
+	return Address{
+		binary.BigEndian.Uint32(b[0:]), binary.BigEndian.Uint32(b[4:]),
+		binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:]),
+	}
+}
+
+// Kind says what an entry is.
+type Kind uint8
+
+// The kinds of entries. A list is a sequence of matches, each sequence ended
+// by a verdict that holds if each dimension it needs has matched.
+const (
+	Port Kind = 1 + iota
+	LocalAddress
+	LocalOwn // the local address is the namespace's own
+	LocalAny // not in bind lists
+	PeerAddress
+	PeerRemoteAddress // counts where the peer is not known by identity
+	PeerSource
+	PeerSelf
+	PeerUnmanaged
+	Verdict
+	Default // the verdict that ends a list
+)
+
+// Need is a set of dimensions that a verdict needs.
+type Need uint8
+
+// The dimensions.
+const (
+	NeedPort Need = 1 << iota
+	NeedLocal
+	NeedPeer
+)
+
+// Protocols is a set of transport protocols.
+type Protocols uint8
+
+// The protocols.
+const (
+	TCP Protocols = 1 << iota // MPTCP too
+	UDP
+	SCTP
+	UDPLite
+	ICMP         // ping sockets of both families
+	AllProtocols = TCP | UDP | SCTP | UDPLite | ICMP
+	WithPorts    = AllProtocols &^ ICMP
+)
+
+// Action is what a verdict does.
+type Action uint8
+
+// The actions. Pass leaves the decision to the packets' rules.
+const (
+	Pass Action = iota
+	Allow
+	Deny
+)
+
+// Entry is one step of a list. Its layout is that of struct entry in
+// program/sockns.bpf.c.
+type Entry struct {
+	First, Last         Address
+	PortFirst, PortLast uint16
+	Source              uint32
+	Kind                Kind
+	Protocols           Protocols
+	Needs               Need
+	Action              Action
+	Error               uint16 // errno; 0: the hook's default
+	Rule                uint16 // from 1; 0: the default
+}
+
+// Local is a local address of a device namespace, loopback aside.
+type Local struct {
+	Netns   uint64
+	Address Address
+}
+
+// digestSize is what fits beside the slot in struct state.
+const digestSize = 28
+
+// digest identifies the rules of a program, without members and addresses,
+// as the given programs enforce them.
+func (p *Program) digest(programs []byte) (d [digestSize]byte) {
+	h := sha256.New()
+	h.Write(programs)
+	_ = binary.Write(h, binary.NativeEndian, p.Policies)
+	_ = binary.Write(h, binary.NativeEndian, p.Entries)
+	copy(d[:], h.Sum(nil))
+	return d
+}

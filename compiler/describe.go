@@ -9,9 +9,11 @@ import (
 
 // Described is a socket namespace as a table holds it, in the policy's words.
 type Described struct {
-	Name    string
-	Rules   []string // "connect 1: may connect to db tcp/5432"; nil for an instance, whose template has them
-	Members []string // cgroup paths
+	Name string
+	// Identity is the number that stands for it in the kernel.
+	Identity uint32
+	Rules    []string // "connect 1: may connect to db tcp/5432"; nil for an instance, whose template has them
+	Members  []string // cgroup paths
 	// Counters are those of the rules, in the same order; namespaces that share
 	// their rules share the figures.
 	Counters []Counted
@@ -59,7 +61,7 @@ func Describe(t *nft.Table) []Described {
 		case s.Name == namespacesMap:
 			for _, e := range s.Elements {
 				policy, _, _ := splitChain(e.Verdict.Chain)
-				d := Described{Name: e.Comment, policy: policy}
+				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), policy: policy}
 				if templateOf(e.Comment) == e.Comment {
 					d.Rules = words[policy]
 					for _, w := range d.Rules {

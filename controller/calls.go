@@ -75,17 +75,25 @@ func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]
 }
 
 // readyCalls has the programs run if the plan needs them, with the policy that
-// they have.
+// they have, and the plan's at hand.
 func (h *Host) readyCalls(p *Plan) error {
 	if !p.Calls.Change || p.Calls.Program == nil {
 		return nil
 	}
 	h.closeTier()
-	tier, err := syscalls.Install(h.Instance(), h.Cgroups.Mount())
+	var err error
+	if p.Calls.Install {
+		h.tier, err = syscalls.Install(h.Instance(), h.Cgroups.Mount(), h.support)
+	} else {
+		h.tier, err = syscalls.Open(h.Instance())
+	}
+	if err == nil {
+		err = h.tier.Prepare(p.Calls.Program)
+	}
 	if err != nil {
+		h.closeTier()
 		return fmt.Errorf("syscall tier: %w", err)
 	}
-	h.tier = tier
 	return nil
 }
 
@@ -100,7 +108,7 @@ func (h *Host) switchCalls(p *Plan) error {
 		h.closeTier()
 		err = syscalls.Remove(h.Instance())
 	} else {
-		err = h.tier.Swap(p.Calls.Program)
+		err = h.tier.Flip(p.Calls.Program)
 	}
 	if err != nil {
 		return fmt.Errorf("syscall tier: %w", err)

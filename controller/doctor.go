@@ -16,6 +16,7 @@ import (
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/sockdiag"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Feature is something that the kernel can do for sockns, or not.
@@ -49,11 +50,32 @@ func Examine() []Feature {
 		list = append(list, Feature{Name: "a network namespace to try things in", Required: true, Detail: err.Error(),
 			Without: "the features of nftables can't be examined"})
 	}
-	return append(list, Feature{
-		Name:    "bind(2) and connect(2) answered by the kernel itself",
-		Detail:  "this version of sockns enforces with packets alone",
-		Without: "a bind that the policy refuses succeeds, and its socket is inert; see docs/errors.md for the errors that applications see",
-	})
+	return append(append(list, calls()), uncovered...)
+}
+
+// calls asks for the syscall tier.
+func calls() Feature {
+	f := Feature{
+		Name:    "bind(2), connect(2) and sendto(2) answered by the kernel itself (cgroup-BPF, Linux 5.18)",
+		Without: "a bind that the policy refuses succeeds, and its socket is inert; a wildcard bind stays one; see docs/errors.md for the errors that applications see",
+	}
+	support := syscalls.Probe()
+	defer support.Close()
+	f.OK, f.Detail = support.OK(), support.Why
+	switch support.Variant {
+	case syscalls.Cast:
+		f.Detail = "variant cast: sockets of any age"
+	case syscalls.Stamp:
+		f.Detail = "variant stamp: only sockets that are made after the programs are installed"
+	}
+	return f
+}
+
+// uncovered are the ways around bind and connect that no kernel closes by
+// cgroup-BPF; docs/limits.md has who closes them.
+var uncovered = []Feature{
+	{Name: "listen(2) without bind, datagrams of sockets that were never bound", OK: true, Detail: "the bind programs do not see them; the packets' rules do", Without: "nothing"},
+	{Name: "AF_PACKET, AF_VSOCK, AF_NETLINK, AF_UNIX and raw sockets", Detail: "no rule can govern them: deny CAP_NET_RAW, and see RestrictAddressFamilies= in systemd.exec(5)", Without: "a process with the privilege sends and receives around every rule"},
 }
 
 func outcome(err error) (bool, string) {

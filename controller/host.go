@@ -60,6 +60,9 @@ func (h *Host) Close() {
 		d.close()
 	}
 	h.closeTier()
+	if h.support != nil {
+		h.support.Close()
+	}
 	h.home.Close()
 }
 

@@ -2,6 +2,9 @@ package controller
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +15,7 @@ import (
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/sockdiag"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Status is what this instance enforces at a moment, as the kernel has it.
@@ -36,6 +40,15 @@ type NamespaceStatus struct {
 	// namespace, where the rules do not cover them.
 	Elsewhere int                `json:"processesElsewhere"`
 	Rules     []compiler.Counted `json:"rules,omitempty"`
+	// Calls counts the calls that the syscall tier refused, which made no packet.
+	Calls []CallsRefused `json:"refusedCalls,omitempty"`
+}
+
+// CallsRefused counts the calls that one rule refused.
+type CallsRefused struct {
+	Hook  string `json:"hook"`
+	Rule  int    `json:"rule"` // from 1; 0 is the default
+	Calls uint64 `json:"calls"`
 }
 
 // MemberStatus is a cgroup that the kernel knows as a member.
@@ -63,9 +76,13 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 			missing = append(missing, compiler.Missing{Namespace: m.Namespace, Member: m.Member})
 		}
 	}
+	refused, err := h.refusedCalls()
+	if err != nil {
+		return nil, err
+	}
 	status := &Status{Devices: []DeviceStatus{}}
 	for _, dev := range devices {
-		ds, err := h.deviceStatus(dev, paths, missing)
+		ds, err := h.deviceStatus(dev, paths, missing, refused)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +91,7 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 	return status, nil
 }
 
-func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []compiler.Missing) (DeviceStatus, error) {
+func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []compiler.Missing, refused map[uint32][]CallsRefused) (DeviceStatus, error) {
 	ds := DeviceStatus{Name: dev.name, Namespaces: []NamespaceStatus{}}
 	table, err := dev.table()
 	if err != nil {
@@ -105,7 +122,7 @@ func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []
 		slices.SortFunc(list, func(a, b MemberStatus) int { return strings.Compare(a.Cgroup, b.Cgroup) })
 	}
 	for _, d := range compiler.Describe(table) {
-		n := NamespaceStatus{Name: d.Name, Sockets: perName[d.Name], Rules: d.Counters, Members: []MemberStatus{}}
+		n := NamespaceStatus{Name: d.Name, Sockets: perName[d.Name], Rules: d.Counters, Members: []MemberStatus{}, Calls: refused[d.Identity]}
 		n.Members = append(n.Members, byName[d.Name]...)
 		for _, m := range n.Members {
 			if m.Current {
@@ -120,6 +137,31 @@ func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []
 		ds.Namespaces = append(ds.Namespaces, n)
 	}
 	return ds, nil
+}
+
+// refusedCalls reads the counts of the syscall tier, by identity.
+func (h *Host) refusedCalls() (map[uint32][]CallsRefused, error) {
+	tier, err := syscalls.Open(h.Instance())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer tier.Close()
+	list, err := tier.Refusals()
+	byIdentity := make(map[uint32][]CallsRefused)
+	for _, r := range list {
+		if int(r.Hook) < len(model.Hooks) {
+			byIdentity[r.Identity] = append(byIdentity[r.Identity], CallsRefused{model.Hooks[r.Hook].String(), int(r.Rule), r.Count})
+		}
+	}
+	for _, l := range byIdentity {
+		slices.SortFunc(l, func(a, b CallsRefused) int {
+			return cmp.Or(strings.Compare(a.Hook, b.Hook), cmp.Compare(a.Rule, b.Rule))
+		})
+	}
+	return byIdentity, err
 }
 
 func listSockets(dev *hostDevice) ([]sockdiag.Socket, error) {

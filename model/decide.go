@@ -115,7 +115,7 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	for i := range n.Bind {
 		r := &n.Bind[i]
 		if r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, local.Addr())) {
-			return r.verdict(bindError(n, own), audit)
+			return r.verdict(bindError(p, n, proto, local, own), audit)
 		}
 	}
 	action, errno := Allow, Errno("")
@@ -128,19 +128,38 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 		action, errno = Deny, EADDRNOTAVAIL
 	}
 	if action == Deny && errno == "" {
-		errno = bindError(n, own)
+		errno = bindError(p, n, proto, local, own)
 	}
 	return Verdict{Hook: Bind, Action: action, Error: errno, Reason: ByDefault, Audit: audit}
 }
 
-// bindError is what a denied bind gives when its rule does not say.
-// EADDRINUSE, for a port that another namespace holds, needs the state of
-// the kernel and is decided there.
-func bindError(_ *SocketNamespace, own bool) Errno {
-	if own {
+// bindError is what a denied bind gives when its rule does not say:
+// EADDRINUSE for a port that another namespace of the device namespace may
+// bind because a rule of it says so. A port that another's socket holds
+// without such a rule gives EADDRINUSE too; that is known to the kernel alone.
+func bindError(p *Policy, n *SocketNamespace, proto Protocol, local netip.AddrPort, own bool) Errno {
+	if !own {
+		return EADDRNOTAVAIL
+	}
+	if local.Port() == 0 || proto != TCP && proto != UDP {
 		return EACCES
 	}
-	return EADDRNOTAVAIL
+	wildcard := !local.Addr().IsValid() || local.Addr().IsUnspecified()
+	for i := range p.SocketNamespaces {
+		m := &p.SocketNamespaces[i]
+		// On addresses of its own, a namespace has its port there and on loopback.
+		overlaps := len(m.Addresses) == 0 || wildcard && len(n.Addresses) == 0 || !wildcard && local.Addr().Unmap().IsLoopback()
+		if m == n || m.Device != n.Device || !overlaps {
+			continue
+		}
+		for j := range m.Bind {
+			r := &m.Bind[j]
+			if r.Action == Allow && len(r.Local) == 0 && len(r.Ports) > 0 && r.covers(proto, local.Port()) {
+				return EADDRINUSE
+			}
+		}
+	}
+	return EACCES
 }
 
 // decidePeer decides Connect at the From end or Accept at the To end.

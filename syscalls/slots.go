@@ -51,9 +51,22 @@ func (t *Tier) state() (state, error) {
 	return s, err
 }
 
-// Swap puts a program in force: all of it is made ready in the slot that is
-// not, and one store flips the slots. If it fails, nothing has changed.
+// Swap puts a program in force.
 func (t *Tier) Swap(p *Program) error {
+	if err := t.Prepare(p); err != nil {
+		return err
+	}
+	return t.Flip(p)
+}
+
+// Prepare makes a program ready to be put in force by [Tier.Flip]. If the
+// rules are those in force already, there is nothing to do. Otherwise all of
+// it goes to the slot that is not in force; it takes some RCU grace periods.
+func (t *Tier) Prepare(p *Program) error {
+	t.next = nil
+	if same, err := t.current(p); err != nil || same {
+		return err
+	}
 	now, err := t.state()
 	if err != nil {
 		return fmt.Errorf("read the slot in force: %w", err)
@@ -102,8 +115,71 @@ func (t *Tier) Swap(p *Program) error {
 			return fmt.Errorf("fill map %s: %w", f.name, err)
 		}
 	}
-	if err := t.maps["active"].Put(uint32(0), next); err != nil {
+	t.next = &next
+	return nil
+}
+
+// Flip puts the program that was prepared in force: one store, so that no
+// decision mixes two policies. Where only members and addresses differ, their
+// elements change one by one.
+func (t *Tier) Flip(p *Program) error {
+	if t.next == nil {
+		return t.follow(p)
+	}
+	if err := t.maps["active"].Put(uint32(0), *t.next); err != nil {
 		return fmt.Errorf("put the slot in force: %w", err)
+	}
+	t.next = nil
+	return nil
+}
+
+func (t *Tier) follow(p *Program) error {
+	members := make(map[uint64]member, len(p.Members))
+	for _, m := range p.Members {
+		members[m.Cgroup] = m.wire()
+	}
+	if err := followMap(t, "members", members); err != nil {
+		return err
+	}
+	locals := make(map[local]uint32, len(p.Locals))
+	for _, l := range p.Locals {
+		locals[local(l)] = 1
+	}
+	return followMap(t, "locals", locals)
+}
+
+// followMap brings a map of the slot in force to what is wanted: first what is
+// new, then what is no more.
+func followMap[K, V comparable](t *Tier, name string, want map[K]V) error {
+	m, err := t.inForce(name)
+	if err != nil || m == nil {
+		return err
+	}
+	defer m.Close()
+	have := make(map[K]V)
+	var k K
+	var v V
+	all := m.Iterate()
+	for all.Next(&k, &v) {
+		have[k] = v
+	}
+	if err := all.Err(); err != nil {
+		return err
+	}
+	for k, v := range want {
+		if old, ok := have[k]; !ok || old != v {
+			if err := m.Put(k, v); err != nil {
+				return fmt.Errorf("map %s: %w", name, err)
+			}
+		}
+	}
+	for k := range have {
+		if _, ok := want[k]; ok {
+			continue
+		}
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
 	}
 	return nil
 }

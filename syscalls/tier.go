@@ -53,13 +53,23 @@ const (
 type Support struct {
 	Variant Variant
 	Why     string // why the tier can't run; empty if it can
+	loaded  *ebpf.Collection
+}
+
+// Close lets go of what Probe loaded.
+func (s *Support) Close() {
+	if s.loaded != nil {
+		s.loaded.Close()
+		s.loaded = nil
+	}
 }
 
 // OK reports whether the tier can run.
 func (s Support) OK() bool { return s.Why == "" }
 
 // Probe asks the kernel by loading the programs, which takes privilege
-// (CAP_BPF, CAP_NET_ADMIN, and CAP_PERFMON for the cast). Nothing stays.
+// (CAP_BPF, CAP_NET_ADMIN, and CAP_PERFMON for the cast). Nothing stays when
+// it is closed.
 func Probe() Support {
 	if dir, err := bpffs(); err != nil {
 		return Support{Why: err.Error()}
@@ -72,8 +82,7 @@ func Probe() Support {
 	if err != nil {
 		return Support{Why: reason(err)}
 	}
-	coll.Close()
-	return Support{Variant: variant}
+	return Support{Variant: variant, loaded: coll}
 }
 
 // reason is an error's first line.
@@ -127,9 +136,10 @@ type Tier struct {
 	maps    map[string]*ebpf.Map
 	links   map[string]link.Link
 	inner   map[string]*ebpf.MapSpec
+	next    *state // what Flip puts in force; nil if the rules stay
 }
 
-// Dir returns where an instance has its pins: a directory in bpffs. instance
+// dirOf returns where an instance has its pins: a directory in bpffs. instance
 // is the cookie of its host device namespace.
 func dirOf(instance uint64) (string, error) {
 	root, err := bpffs()
@@ -208,8 +218,9 @@ func innerSpecs(s *ebpf.CollectionSpec) map[string]*ebpf.MapSpec {
 // Install makes an instance's programs run at the root of a cgroup tree (the
 // path of its mount), with no policy until the first [Tier.Swap]. What an
 // earlier process left is taken over: its maps are kept where they fit, and
-// its links get these programs without ever being detached.
-func Install(instance uint64, cgroupRoot string) (*Tier, error) {
+// its links get these programs without ever being detached. What s loaded is
+// used up.
+func Install(instance uint64, cgroupRoot string, s *Support) (*Tier, error) {
 	root, err := bpffs()
 	if err != nil {
 		return nil, err
@@ -227,7 +238,13 @@ func Install(instance uint64, cgroupRoot string) (*Tier, error) {
 		return nil, err
 	}
 	kept := keptMaps(dir)
-	variant, coll, err := load(kept)
+	variant, coll := s.Variant, s.loaded
+	if s.loaded = nil; coll == nil || len(kept) > 0 {
+		if coll != nil {
+			coll.Close()
+		}
+		variant, coll, err = load(kept)
+	}
 	if err != nil && len(kept) > 0 {
 		// Maps of another version: begin with new ones.
 		kept = nil
@@ -237,11 +254,11 @@ func Install(instance uint64, cgroupRoot string) (*Tier, error) {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
 	t := &Tier{dir: dir, variant: variant, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link)}
-	s, err := spec(variant)
+	own, err := spec(variant)
 	if err != nil {
 		return nil, err
 	}
-	t.inner = innerSpecs(s)
+	t.inner = innerSpecs(own)
 	for _, name := range pinnedMaps {
 		m := coll.Maps[name]
 		delete(coll.Maps, name)

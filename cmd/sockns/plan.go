@@ -72,9 +72,17 @@ func savePlan(plan *controller.Plan, loaded *controller.Loaded, path string) err
 }
 
 type planJSON struct {
-	Changes bool             `json:"changes"`
-	Devices []planDeviceJSON `json:"deviceNamespaces"`
-	Notes   []noteJSON       `json:"notes"`
+	Changes  bool             `json:"changes"`
+	Devices  []planDeviceJSON `json:"deviceNamespaces"`
+	Syscalls planSyscallsJSON `json:"syscalls"`
+	Notes    []noteJSON       `json:"notes"`
+}
+
+type planSyscallsJSON struct {
+	Available bool   `json:"available"`
+	Changes   bool   `json:"changes"`
+	Variant   string `json:"variant,omitempty"`
+	Why       string `json:"why,omitempty"`
 }
 
 type planDeviceJSON struct {
@@ -94,6 +102,9 @@ func (c *cli) printPlan(plan *controller.Plan) error {
 		return c.json(planToJSON(plan))
 	}
 	c.printSteps(plan)
+	if plan.Policy != nil && !plan.Calls.Support.OK() {
+		fmt.Fprintf(c.out, "%s bind(2) and connect(2) are not answered by the kernel itself, packets enforce alone: %s\n", c.yellow("note:"), plan.Calls.Support.Why)
+	}
 	for _, n := range plan.Notes {
 		where := ""
 		if n.Namespace != "" {
@@ -105,7 +116,11 @@ func (c *cli) printPlan(plan *controller.Plan) error {
 }
 
 func planToJSON(plan *controller.Plan) planJSON {
-	j := planJSON{Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{}}
+	calls := plan.Calls
+	j := planJSON{
+		Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{},
+		Syscalls: planSyscallsJSON{calls.Support.OK(), calls.Change, string(calls.Support.Variant), calls.Support.Why},
+	}
 	for _, d := range plan.Devices {
 		steps := d.Steps
 		if steps == nil {
@@ -136,11 +151,32 @@ func (c *cli) printSteps(plan *controller.Plan) {
 			fmt.Fprintf(c.out, "  %s %s\n", c.op(compiler.Change), upkeep(d))
 		}
 	}
+	if text, op := syscallStep(plan, len(counts) > 0); text != "" {
+		counts[op]++
+		fmt.Fprintf(c.out, "%s\n  %s %s\n", c.bold("syscall tier"), c.op(op), text)
+	}
 	if !plan.Changes() {
 		fmt.Fprintln(c.out, "nothing changes")
 		return
 	}
 	fmt.Fprintf(c.out, "%d to add, %d to change, %d to remove\n", counts[compiler.Add], counts[compiler.Change], counts[compiler.Remove])
+}
+
+// syscallStep says what changes in the syscall tier and does not follow from
+// the steps of the device namespaces.
+func syscallStep(plan *controller.Plan, others bool) (string, compiler.Op) {
+	switch {
+	case !plan.Calls.Change:
+		return "", ""
+	case plan.Calls.Program == nil:
+		return "bind(2), connect(2) and sendto(2) are the kernel's alone again", compiler.Remove
+	case plan.Calls.Install:
+		return "bind(2), connect(2) and sendto(2) answer with the rules' errors", compiler.Add
+	case others:
+		return "", ""
+	default:
+		return "it is brought up to date with the members and addresses of this machine", compiler.Change
+	}
 }
 
 // upkeep says what changes where the policy's words stay the same.

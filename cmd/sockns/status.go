@@ -79,6 +79,13 @@ func (c *cli) printStatus(s *controller.Status, rules bool) {
 			for _, r := range n.Rules {
 				fmt.Fprintf(c.out, "    %8d  %s\n", r.Packets, strings.TrimSpace(r.Rule))
 			}
+			for _, r := range n.Calls {
+				by := "its default"
+				if r.Rule > 0 {
+					by = fmt.Sprintf("rule %d", r.Rule)
+				}
+				fmt.Fprintf(c.out, "    %8d  calls refused by %s %s\n", r.Calls, r.Hook, by)
+			}
 		}
 	}
 }

@@ -57,7 +57,7 @@ func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (
 		return nil, nil
 	}
 	ids := identities(spaces)
-	r := &resolver{policy: p, device: device, ids: ids, facts: facts}
+	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
 	policies := make(map[string]*chains) // by the name of the namespace or template
 	for _, s := range spaces {
 		if _, done := policies[s.source.Name]; !done {

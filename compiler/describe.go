@@ -1,6 +1,8 @@
 package compiler
 
 import (
+	"cmp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -33,40 +35,17 @@ func Describe(t *nft.Table) []Described {
 	if t == nil {
 		return nil
 	}
-	words := make(map[string][]string) // of a policy
-	counts := make(map[string]uint64)  // of a policy's words
-	for _, c := range t.Chains {
-		policy, part, ok := splitChain(c.Name)
-		if !ok {
-			continue
-		}
-		for _, r := range c.Rules {
-			if r.Comment == "" {
-				continue
-			}
-			w := wordsOf(r.Comment)
-			counts[policy+w] += packets(r)
-			if part != partSelf {
-				words[policy] = append(words[policy], w)
-			}
-		}
-	}
-	for policy := range words {
-		words[policy] = inOrder(words[policy])
-	}
+	words := wordsOfPolicies(t)
 	var out []Described
 	members := make(map[string][]string)
 	for _, s := range t.Sets {
 		switch {
 		case s.Name == namespacesMap:
 			for _, e := range s.Elements {
-				policy, _, _ := splitChain(e.Verdict.Chain)
+				policy, _ := policyOf(e.Verdict.Chain)
 				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), policy: policy}
-				if templateOf(e.Comment) == e.Comment {
-					d.Rules = words[policy]
-					for _, w := range d.Rules {
-						d.Counters = append(d.Counters, Counted{Rule: w, Packets: counts[policy+w]})
-					}
+				if w := words[policy]; w != nil && templateOf(e.Comment) == e.Comment {
+					d.Rules, d.Counters = w.rules, w.counters
 				}
 				out = append(out, d)
 			}
@@ -85,6 +64,51 @@ func Describe(t *nft.Table) []Described {
 	return out
 }
 
+// described is a policy in words: its rules by hook and index.
+type described struct {
+	rules    []string
+	counters []Counted
+}
+
+// wordsOfPolicies returns the words of each policy's rules. A rule of the policy
+// can be many of the kernel, which count together.
+func wordsOfPolicies(t *nft.Table) map[string]*described {
+	type rule struct{ policy, words string }
+	words := make(map[string]*described)
+	place := make(map[rule]int)
+	for _, c := range t.Chains {
+		policy, ok := policyOf(c.Name)
+		if !ok {
+			continue
+		}
+		for _, r := range c.Rules {
+			if r.Comment == "" {
+				continue
+			}
+			d := words[policy]
+			if d == nil {
+				d = &described{}
+				words[policy] = d
+			}
+			of := rule{policy, wordsOf(r.Comment)}
+			i, known := place[of]
+			if !known {
+				i = len(d.counters)
+				place[of] = i
+				d.counters = append(d.counters, Counted{Rule: of.words})
+			}
+			d.counters[i].Packets += packets(r)
+		}
+	}
+	for _, d := range words {
+		slices.SortStableFunc(d.counters, func(a, b Counted) int { return cmp.Compare(rank(a.Rule), rank(b.Rule)) })
+		for _, c := range d.counters {
+			d.rules = append(d.rules, c.Rule)
+		}
+	}
+	return words
+}
+
 func packets(r nft.Rule) uint64 {
 	for _, s := range r.Statements {
 		if c, ok := s.(nft.Counter); ok {
@@ -94,35 +118,28 @@ func packets(r nft.Rule) uint64 {
 	return 0
 }
 
-// splitChain splits web.0123456789.connect.2 into web.0123456789 and connect.
-func splitChain(name string) (policy, part string, ok bool) {
-	f := strings.Split(name, ".")
-	if len(f) < 3 || f[0] == "reject" || f[0] == "refuse" {
-		return "", "", false
+// policyOf returns the policy of a chain: web.0123456789 of
+// web.0123456789.connect.2.
+func policyOf(chain string) (policy string, ok bool) {
+	owner, rest, _ := strings.Cut(chain, ".")
+	sum, _, ok := strings.Cut(rest, ".")
+	if !ok {
+		return "", false
 	}
-	return f[0] + "." + f[1], f[2], true
-}
-
-// inOrder sorts the words of a policy's rules by hook and index and drops
-// repetitions: a rule of the policy can be many of the kernel.
-func inOrder(words []string) []string {
-	seen := make(map[string]bool)
-	var out []string
-	for _, w := range words {
-		if !seen[w] {
-			seen[w] = true
-			out = append(out, w)
-		}
-	}
-	sort.SliceStable(out, func(i, j int) bool { return rank(out[i]) < rank(out[j]) })
-	return out
+	return chain[:len(owner)+1+len(sum)], true
 }
 
 // rank orders "connect 2: ..." by hook, then number; a default is last.
 func rank(words string) int {
 	head, _, _ := strings.Cut(words, ":")
 	hook, index, _ := strings.Cut(head, " ")
-	r := map[string]int{"bind": 0, "connect": 1, "accept": 2}[hook] * 100000
+	r := 0
+	switch hook {
+	case "connect":
+		r = 100000
+	case "accept":
+		r = 200000
+	}
 	if index == "default" {
 		return r + 99999
 	}

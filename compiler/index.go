@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 )
 
@@ -27,7 +26,6 @@ type policyRef struct {
 	chains *chains
 	// instances names the set of the template's instances; empty if no rule asks for it.
 	instances string
-	template  bool
 }
 
 // Serves reports whether the table has a place for a member of this socket
@@ -110,16 +108,11 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int) *Index {
 		}
 	})
 	for name, c := range policies {
-		ref := policyRef{chains: c, template: isTemplate(r.policy, name)}
-		if set := instanceSet(name); ref.template && named[set] {
+		ref := policyRef{chains: c}
+		if set := instanceSet(name); r.names[name].Each != "" && named[set] {
 			ref.instances = set
 		}
 		ix.policies[name] = ref
 	}
 	return ix
-}
-
-func isTemplate(p *model.Policy, name string) bool {
-	n := p.Namespace(name)
-	return n != nil && n.Each != ""
 }

@@ -33,9 +33,22 @@ var anything = []term{{}}
 // resolver turns the names of a policy into matches for one device namespace.
 type resolver struct {
 	policy *model.Policy
+	names  model.Names // of the policy
 	device string
 	ids    map[string]uint32
 	facts  DeviceFacts
+}
+
+// addresses returns those that a peer stands for where it is not recognised by
+// identity.
+func (r *resolver) addresses(peer model.Peer, n *model.SocketNamespace) []model.AddressRange {
+	if peer.Kind != model.PeerNamespace {
+		return r.policy.PeerAddresses(peer, n)
+	}
+	if named := r.names.Namespace(peer.Name); named != nil {
+		return named.Addresses
+	}
+	return nil
 }
 
 // side is an end of a packet.
@@ -121,6 +134,9 @@ func numberTerms(proto uint8, ports []model.PortRange, s side) []term {
 
 // mergePorts returns the same ports in the fewest ranges, sorted.
 func mergePorts(ports []model.PortRange) []model.PortRange {
+	if len(ports) < 2 {
+		return ports
+	}
 	sorted := append([]model.PortRange(nil), ports...)
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].First < sorted[j].First })
 	var merged []model.PortRange
@@ -136,6 +152,9 @@ func mergePorts(ports []model.PortRange) []model.PortRange {
 
 // mergeAddresses returns the same addresses in the fewest ranges, sorted.
 func mergeAddresses(ranges []model.AddressRange) []model.AddressRange {
+	if len(ranges) < 2 {
+		return ranges
+	}
 	sorted := append([]model.AddressRange(nil), ranges...)
 	sort.Slice(sorted, func(i, j int) bool { return sorted[i].First.Less(sorted[j].First) })
 	var merged []model.AddressRange
@@ -190,7 +209,7 @@ func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 		case model.PeerNamespace:
 			switch v {
 			case viewConnect:
-				plain = append(plain, r.policy.PeerAddresses(peer, n)...)
+				plain = append(plain, r.addresses(peer, n)...)
 			case viewSelf:
 				if peer.Name == n.Name {
 					return anything
@@ -200,11 +219,11 @@ func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 					terms = append(terms, t)
 				}
 				if v == viewAccept {
-					remote = append(remote, r.policy.PeerAddresses(peer, n)...)
+					remote = append(remote, r.addresses(peer, n)...)
 				}
 			}
 		default:
-			plain = append(plain, r.policy.PeerAddresses(peer, n)...)
+			plain = append(plain, r.addresses(peer, n)...)
 		}
 	}
 	terms = append(terms, addressTerms(plain, peerSide)...)
@@ -218,7 +237,7 @@ func priorityTerm(id uint32) term {
 // identityTerm matches the identity of a namespace of this device namespace;
 // nil for one of another, whose sockets are never met through lo.
 func (r *resolver) identityTerm(name string) term {
-	n := r.policy.Namespace(name)
+	n := r.names.Namespace(name)
 	if n == nil || n.Device != r.device {
 		return nil
 	}
@@ -245,7 +264,7 @@ func (r *resolver) localTerms(n *model.SocketNamespace, rule *model.Rule, s side
 		if l.Kind == model.PeerAny {
 			return anything
 		}
-		ranges = append(ranges, r.policy.PeerAddresses(l, n)...)
+		ranges = append(ranges, r.addresses(l, n)...)
 	}
 	return addressTerms(ranges, s)
 }

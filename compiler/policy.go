@@ -45,12 +45,23 @@ type chains struct {
 // lowering is the work on one socket namespace.
 type lowering struct {
 	*resolver
-	n     *model.SocketNamespace
-	audit bool
+	n        *model.SocketNamespace
+	audit    bool
+	comments map[*model.Rule]string // each is asked for in several places
+}
+
+// comment returns the comment of a rule.
+func (l *lowering) comment(r *model.Rule) string {
+	c, ok := l.comments[r]
+	if !ok {
+		c = ruleComment(r)
+		l.comments[r] = c
+	}
+	return c
 }
 
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
-	l := &lowering{resolver: r, n: n, audit: n.Mode == model.Audit}
+	l := &lowering{resolver: r, n: n, audit: n.Mode == model.Audit, comments: make(map[*model.Rule]string)}
 	c := &chains{}
 	for _, part := range []func() *emitter{l.connect, l.local, l.accept} {
 		c.list = append(c.list, part().chains...)
@@ -185,7 +196,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 	if r.Log {
 		verdict = e.logged(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what), verdict)
 	}
-	e.clause(dims, ruleComment(r), nft.Counter{}, verdict)
+	e.clause(dims, l.comment(r), nft.Counter{}, verdict)
 	for _, d := range dims {
 		if len(d) != 1 || len(d[0]) != 0 {
 			return false
@@ -221,7 +232,7 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 		if r.Log {
 			verdict = e.logged(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what), verdict)
 		}
-		e.clause(dims, ruleComment(r), append(tail, verdict)...)
+		e.clause(dims, l.comment(r), append(tail, verdict)...)
 	}
 	if bindDefaultDenies(l.n) {
 		ports := portTerms(nil, l.ephemeral(), s, v.transportOnly())

@@ -26,8 +26,9 @@ func newMembership(p *model.Policy, device string, index *compiler.Index, f comp
 		members: make(map[string]compiler.Member), count: make(map[string]int),
 		doors: make(map[string]bool), exempt: make(map[string]compiler.Member),
 	}
+	names := p.Names()
 	for _, member := range f.Members {
-		if n := p.Namespace(member.Namespace); n != nil && n.Device == device {
+		if n := names.Namespace(member.Namespace); n != nil && n.Device == device {
 			m.members[member.Path] = member
 			m.count[member.Namespace]++
 		}

@@ -36,8 +36,9 @@ func (h *Host) Revoke(p *model.Policy, f compiler.Facts) ([]string, error) {
 // ownersOf returns the members of one device namespace.
 func ownersOf(p *model.Policy, device string, f compiler.Facts) compiler.Members {
 	var members []compiler.Member
+	names := p.Names()
 	for _, m := range f.Members {
-		if n := p.Namespace(m.Namespace); n != nil && n.Device == device {
+		if n := names.Namespace(m.Namespace); n != nil && n.Device == device {
 			members = append(members, m)
 		}
 	}

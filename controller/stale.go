@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
@@ -31,11 +33,11 @@ func (h *Host) stale(planned map[string]bool) ([]*hostDevice, error) {
 			continue
 		}
 		planned[key] = true
-		t, err := dev.table()
-		if err != nil {
-			return nil, err
+		t, err := dev.conn.Header(compiler.TableName)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("device namespace %s: read table: %w", dev.name, err)
 		}
-		if t != nil && t.Comment == compiler.TableComment(h.Instance()) {
+		if err == nil && t.Comment == compiler.TableComment(h.Instance()) {
 			found = append(found, dev)
 			continue
 		}

@@ -376,6 +376,24 @@ func (p *Policy) Namespace(name string) *SocketNamespace {
 	return nil
 }
 
+// Names finds socket namespaces by their names, for who looks for many.
+type Names map[string]*SocketNamespace
+
+// Names returns an index of the socket namespaces.
+func (p *Policy) Names() Names {
+	names := make(Names, len(p.SocketNamespaces))
+	for i := range p.SocketNamespaces {
+		names[p.SocketNamespaces[i].Name] = &p.SocketNamespaces[i]
+	}
+	return names
+}
+
+// Namespace is [Policy.Namespace].
+func (n Names) Namespace(name string) *SocketNamespace {
+	name, _, _ = strings.Cut(name, "/")
+	return n[name]
+}
+
 // InstanceName returns the name of the instance that a template makes for a
 // cgroup: the template's name and what the pattern's wildcards stand for.
 // ok is false if the cgroup does not match the template's pattern.

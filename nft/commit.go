@@ -137,7 +137,7 @@ func (c *Conn) shrink() {
 // another owner, and os.ErrNotExist if there is no such table. It needs a kernel
 // that knows the flags owner and persist (6.9).
 func (c *Conn) Adopt(table string) error {
-	t, err := c.header(table)
+	t, err := c.Header(table)
 	if err != nil {
 		return fmt.Errorf("nft: adopt table %s: %w", table, err)
 	}
@@ -146,8 +146,9 @@ func (c *Conn) Adopt(table string) error {
 	return c.Commit(b)
 }
 
-// header reads a table without its contents.
-func (c *Conn) header(table string) (t Table, err error) {
+// Header reads a table without its contents. The error is [os.ErrNotExist]
+// through errors.Is if there is none.
+func (c *Conn) Header(table string) (t Table, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err = c.get(unix.NFT_MSG_GETTABLE, nfprotoInet,

@@ -14,12 +14,12 @@ func decodeExprs(out []expr, list attrs) ([]expr, error) {
 			continue
 		}
 		elem := list.nested()
-		var name string
+		var name []byte
 		var data attrs
 		for elem.next() {
 			switch elem.typ {
 			case unix.NFTA_EXPR_NAME:
-				name = elem.str()
+				name = elem.chars()
 			case unix.NFTA_EXPR_DATA:
 				data = elem.nested()
 			}
@@ -30,7 +30,7 @@ func decodeExprs(out []expr, list attrs) ([]expr, error) {
 		raw := data.rest
 		e, ok := decodeExpr(name, data)
 		if !ok {
-			e = expr{kind: exprForeign, name: name, raw: string(raw)}
+			e = expr{kind: exprForeign, name: string(name), raw: string(raw)}
 		}
 		out = append(out, e)
 	}
@@ -65,10 +65,10 @@ func (d *decoding) fill(at *[16]byte) uint8 {
 }
 
 // decodeExpr reads one expression, false if it is none of those in use.
-func decodeExpr(name string, in attrs) (expr, bool) {
+func decodeExpr(name []byte, in attrs) (expr, bool) {
 	d := decoding{attrs: in, ok: true}
 	var e expr
-	switch name {
+	switch string(name) {
 	case "meta":
 		e = d.meta()
 	case "payload":

@@ -148,22 +148,29 @@ func (r *raising) load() bool {
 
 // field returns the field that an expression loads.
 func (e *expr) field() (Field, bool) {
-	for kind := FieldPriority; kind <= FieldDport; kind++ {
-		f := Field{Kind: kind}
-		if kind == FieldCgroup {
-			if e.kind != exprSocket || e.off == 0 || e.off > 255 {
-				continue
-			}
-			f.Level = uint8(e.off)
-		}
-		load, _ := f.load()
-		load.reg = e.reg
-		if load == *e {
-			return f, true
-		}
+	switch {
+	case e.kind == exprMetaLoad && e.key == unix.NFT_META_PRIORITY:
+		return Field{Kind: FieldPriority}, true
+	case e.kind == exprMetaLoad && e.key == unix.NFT_META_L4PROTO:
+		return Field{Kind: FieldL4Proto}, true
+	case e.kind == exprSocket && e.key == socketCgroupv2 && e.off > 0 && e.off <= 255:
+		return Field{Kind: FieldCgroup, Level: uint8(e.off)}, true
+	case e.kind == exprPayload:
+		kind, ok := payloadFields[[3]uint32{e.key, e.off, e.len}]
+		return Field{Kind: kind}, ok
 	}
 	return Field{}, false
 }
+
+// payloadFields are the fields in the headers, by base, offset and length.
+var payloadFields = func() map[[3]uint32]FieldKind {
+	fields := make(map[[3]uint32]FieldKind)
+	for _, kind := range []FieldKind{FieldSource4, FieldDest4, FieldSource6, FieldDest6, FieldSport, FieldDport} {
+		load, _ := Field{Kind: kind}.load()
+		fields[[3]uint32{load.key, load.off, load.len}] = kind
+	}
+	return fields
+}()
 
 // keyed reads a statement that loads a key and looks it up.
 func (r *raising) keyed() bool {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -179,15 +180,12 @@ func (a *attrs) u64() uint64 {
 }
 
 // str returns a string without the zero at its end.
-func (a *attrs) str() string {
-	s := a.data
-	for i, c := range s {
-		if c == 0 {
-			s = s[:i]
-			break
-		}
-	}
-	return string(s)
+func (a *attrs) str() string { return string(a.chars()) }
+
+// chars returns the bytes of a string. They are those of the message.
+func (a *attrs) chars() []byte {
+	chars, _, _ := bytes.Cut(a.data, []byte{0})
+	return chars
 }
 
 // value returns the data of a nested NFTA_DATA_VALUE, nil if there is none.

@@ -39,6 +39,8 @@ func Parse(files []File) (*Policy, Diagnostics) {
 		devices: make(map[string]Position),
 		names:   make(map[string]Position),
 		once:    make(map[string]Position),
+
+		explained: make(map[*yaml.Node]bool),
 	}
 	for i, f := range files {
 		r.reporter.files[f.Name] = i
@@ -65,6 +67,7 @@ type reader struct {
 	names      map[string]Position // names of groups and socket namespaces
 	once       map[string]Position // keys that may be given once in all files
 	deviceRefs []deviceRef
+	explained  map[*yaml.Node]bool // unknown keys that a better message speaks of
 }
 
 // HasErrors reports whether an error was found so far.
@@ -191,6 +194,9 @@ func (r *reader) fields(n *yaml.Node, what string, keys []key, visit func(name s
 				visit(a, k, v)
 				return
 			}
+		}
+		if r.explained[k] {
+			return
 		}
 		r.errorf(r.at(k), "unknown key %q in %s%s (allowed: %s)", k.Value, what, suggest(k.Value, allowed), oneOf(allowed))
 	})

@@ -47,7 +47,7 @@ func (r *reader) namespace(k, v *yaml.Node) {
 	switch {
 	case members != nil && n.EachPos != (Position{}):
 		r.errorf(n.EachPos, "socket namespace %s has both members and each: a template has no members of its own; keep one", n.Name)
-	case members == nil && n.EachPos == (Position{}):
+	case members == nil && n.EachPos == (Position{}) && v.Kind != yaml.ScalarNode:
 		r.errorf(n.Pos, "socket namespace %s has no members: say which cgroups or units belong to it under members, or give a pattern under each", n.Name)
 	}
 	if ok {

@@ -75,6 +75,7 @@ func (r *reader) wrongDirection(h Hook, n *yaml.Node) {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
+		r.explained[k] = true
 		switch {
 		case k.Value == "from" && h == Connect:
 			r.errorf(r.at(k), `a connect rule names its peers with "to", not "from"`)
@@ -82,6 +83,8 @@ func (r *reader) wrongDirection(h Hook, n *yaml.Node) {
 			r.errorf(r.at(k), `an accept rule names its peers with "from", not "to"`)
 		case (k.Value == "to" || k.Value == "from") && h == Bind:
 			r.errorf(r.at(k), "a bind rule has no peers: name local addresses with local, and peers in connect and accept rules")
+		default:
+			delete(r.explained, k)
 		}
 	}
 }

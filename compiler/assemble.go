@@ -20,7 +20,7 @@ const (
 	chainArrived = "arrived" // input, TCP and UDP: which policy receives?
 	chainNear    = "near"    // input from lo: which policies send and receive?
 	chainLeave   = "leave"   // output, not through lo: which policy sends?
-	chainMark    = "mark"    // output through lo: say who sends
+	chainMark    = "sent"    // output through lo: say who sends
 	chainOther   = "other"   // output, neither UDP nor TCP
 )
 

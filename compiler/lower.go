@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sockns/sockns/nft"
 )
@@ -18,7 +19,16 @@ type emitter struct {
 	cur    *nft.Chain
 	name   string
 	n      int
+	// returning says that a verdict of the list is return, which has to leave
+	// the list; depth counts the chains that lead on.
+	returning bool
+	depth     int
 }
+
+// returningDepth is how many chains of a returning list may lead on to one
+// another: what NFT_JUMP_STACK_SIZE (16) leaves on the longest way, from input
+// through both ends' lists to a rejection.
+const returningDepth = 3
 
 func newEmitter(name string) *emitter {
 	e := &emitter{name: name}
@@ -40,78 +50,127 @@ func (e *emitter) rule(comment string, statements ...nft.Statement) {
 	e.cur.Rules = append(e.cur.Rules, nft.Rule{Statements: statements, Comment: comment})
 }
 
-// clause writes rules that carry out tail for each packet that matches one term
-// of every dimension.
-func (e *emitter) clause(dims [][]term, comment string, tail ...nft.Statement) {
-	product := 1
+// clause writes rules that carry out tail, after log if there is one, for each
+// packet that matches one term of every dimension. Where writing out all combinations would take many
+// rules, the longest dimension gets a chain of its own.
+//
+// The kernel bounds how deep chains may lead into one another, jumps and gotos
+// alike (NFT_JUMP_STACK_SIZE, nft_chain_validate in net/netfilter/nf_tables_api.c),
+// so that chain comes back, and the depth does not grow with the list.
+func (e *emitter) clause(dims [][]term, comment string, log []nft.Statement, tail ...nft.Statement) {
+	product, longest := 1, 0
 	var multi [][]term
 	var common term // of dimensions with one term
 	for _, d := range dims {
 		product *= len(d)
 		if len(d) == 1 {
 			common = append(common, d[0]...)
-		} else {
-			multi = append(multi, d)
+			continue
+		}
+		multi = append(multi, d)
+		if len(d) > len(multi[longest]) {
+			longest = len(multi) - 1
 		}
 	}
 	if product == 0 {
 		return
 	}
 	if product <= productLimit || len(multi) < 2 {
-		e.product(multi, common, comment, tail)
+		e.product(multi, common, comment, log, tail)
 		return
 	}
-	// A chain for each dimension. What matches none of its terms goes on
-	// behind the clause.
-	after := e.reserve()
-	for i, d := range multi {
-		if i == len(multi)-1 {
-			e.product([][]term{d}, nil, comment, tail)
-			break
-		}
+	rest := slices.Delete(slices.Clone(multi), longest, longest+1)
+	switch {
+	case !e.returning || !e.mayReturn(tail):
 		inner := e.reserve()
-		for _, t := range d {
-			e.rule("", append(append(term(nil), withFirst(common, i)...), append(t, jumpTo(nft.VerdictGoto, inner.Name))...)...)
-		}
+		e.product(rest, common, "", nil, []nft.Statement{jumpTo(nft.VerdictJump, inner.Name)})
+		list := e.cur
+		e.cur = inner
+		e.product([][]term{multi[longest]}, nil, comment, log, tail)
+		e.cur = list
+	case e.deeper(2):
+		// A return has to leave the whole list: lead on instead of coming back.
+		inner, after := e.reserve(), e.reserve()
+		e.product(rest, common, "", nil, []nft.Statement{jumpTo(nft.VerdictGoto, inner.Name)})
 		e.rule("", jumpTo(nft.VerdictGoto, after.Name))
 		e.cur = inner
+		e.product([][]term{multi[longest]}, nil, comment, log, tail)
+		e.rule("", jumpTo(nft.VerdictGoto, after.Name))
+		e.cur = after
+	default:
+		e.product(multi, common, comment, log, tail)
 	}
-	e.rule("", jumpTo(nft.VerdictGoto, after.Name))
-	e.cur = after
 }
 
-// withFirst returns the common terms for the first dimension only: what
-// follows is reached by packets that have matched them.
-func withFirst(common term, i int) term {
-	if i == 0 {
-		return common
+// deeper reports whether a list that is left with return may lead on n times
+// more, and takes note of it.
+func (e *emitter) deeper(n int) bool {
+	if e.depth+n > returningDepth {
+		return false
 	}
-	return nil
+	e.depth += n
+	return true
 }
 
-func (e *emitter) product(dims [][]term, common term, comment string, tail []nft.Statement) {
+// mayReturn reports whether a rule's statements can end in a return, or go on
+// in this list.
+func (e *emitter) mayReturn(tail []nft.Statement) bool {
+	v, ok := tail[len(tail)-1].(nft.Verdict)
+	if !ok || v.Kind == nft.VerdictReturn {
+		return true
+	}
+	return slices.ContainsFunc(e.chains, func(c *nft.Chain) bool {
+		if c.Name != v.Chain {
+			return false
+		}
+		if len(c.Rules) == 0 {
+			return true // the rest of the list, not written yet
+		}
+		return e.mayReturn(c.Rules[len(c.Rules)-1].Statements)
+	})
+}
+
+func (e *emitter) product(dims [][]term, common term, comment string, log, tail []nft.Statement) {
 	if len(dims) == 0 {
-		e.rule(comment, append(append(term(nil), common...), tail...)...)
+		if contradicts(common) {
+			return
+		}
+		if len(log) > 0 {
+			e.rule("", append(slices.Clone(common), log...)...)
+		}
+		e.rule(comment, append(slices.Clone(common), tail...)...)
 		return
 	}
 	for _, t := range dims[0] {
-		e.product(dims[1:], append(append(term(nil), common...), t...), comment, tail)
+		e.product(dims[1:], append(slices.Clone(common), t...), comment, log, tail)
 	}
 }
 
-// logged returns a verdict that first writes a line to the kernel's log, at a
-// bounded rate.
-func (e *emitter) logged(prefix string, verdict nft.Statement) nft.Statement {
+// contradicts reports whether a term asks for addresses of both families: no
+// packet matches it, and nft(8) takes no such rule.
+func contradicts(t term) bool {
+	four, six := false, false
+	for _, s := range t {
+		switch s := s.(type) {
+		case nft.MatchAddress:
+			four, six = four || s.First.Is4(), six || s.First.Is6()
+		case nft.MatchSet:
+			for _, f := range s.Key {
+				four = four || f.Kind == nft.FieldSource4 || f.Kind == nft.FieldDest4
+				six = six || f.Kind == nft.FieldSource6 || f.Kind == nft.FieldDest6
+			}
+		}
+	}
+	return four && six
+}
+
+// logStatements write a line to the kernel's log, at a bounded rate.
+func logStatements(prefix string) []nft.Statement {
 	const nflogPrefixMax = 127 // NF_LOG_PREFIXLEN - 1
 	if len(prefix) > nflogPrefixMax {
 		prefix = prefix[:nflogPrefixMax]
 	}
-	c := e.reserve()
-	c.Rules = []nft.Rule{
-		{Statements: []nft.Statement{nft.Limit{Rate: 10, Burst: 20}, nft.Log{Prefix: prefix}}},
-		{Statements: []nft.Statement{verdict}},
-	}
-	return jumpTo(nft.VerdictGoto, c.Name)
+	return []nft.Statement{nft.Limit{Rate: 10, Burst: 20}, nft.Log{Prefix: prefix}}
 }
 
 func jumpTo(kind nft.VerdictKind, chain string) nft.Verdict {

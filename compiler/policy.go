@@ -87,6 +87,7 @@ func (l *lowering) connect() *emitter {
 // been asked. It returns what it allows.
 func (l *lowering) local() *emitter {
 	e := newEmitter(partLocal)
+	e.returning = true
 	l.bind(e, source, viewLocal, rejectVerdict)
 	if l.namesPeers(model.Connect) {
 		// The priority said who connects, which is known by being here. From
@@ -130,13 +131,22 @@ type refusal func(model.Errno) nft.Statement
 func rejectVerdict(e model.Errno) nft.Statement { return jumpTo(nft.VerdictGoto, rejectChain(e)) }
 func refuseVerdict(e model.Errno) nft.Statement { return jumpTo(nft.VerdictGoto, refuseChain(e)) }
 
-// deny returns the verdict that refuses, or in audit mode the one that logs
-// what enforcing would have refused and lets it pass.
-func (l *lowering) deny(e *emitter, what string, errno model.Errno, refuse refusal, allow nft.Statement) nft.Statement {
+// deny returns the verdict that refuses, or in audit mode the one that lets
+// pass and the log line of what enforcing would have refused.
+func (l *lowering) deny(what string, errno model.Errno, refuse refusal, allow nft.Statement) (log []nft.Statement, verdict nft.Statement) {
 	if l.audit {
-		return e.logged(fmt.Sprintf("sockns audit %s %s %s ", l.n.Name, what, errno), allow)
+		return logStatements(fmt.Sprintf("sockns audit %s %s %s ", l.n.Name, what, errno)), allow
 	}
-	return refuse(errno)
+	return nil, refuse(errno)
+}
+
+// ruleLog returns the log line of a rule's decision; that of audit mode,
+// which is given, stands for it.
+func (l *lowering) ruleLog(r *model.Rule, what string, audit []nft.Statement) []nft.Statement {
+	if !r.Log || audit != nil {
+		return audit
+	}
+	return logStatements(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what))
 }
 
 // list writes a connect or accept list with its default.
@@ -150,7 +160,10 @@ func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, r
 	errno, denies := defaultOf(l.n, h)
 	verdict := allow
 	if denies {
-		verdict = l.deny(e, h.String(), errno, refuse, allow)
+		var log []nft.Statement
+		if log, verdict = l.deny(h.String(), errno, refuse, allow); log != nil {
+			e.rule("", log...)
+		}
 	}
 	e.rule(defaultComment(l.n, h), nft.Counter{}, verdict)
 }
@@ -190,13 +203,11 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 	}
 	what := fmt.Sprintf("%s#%d", r.Hook, r.Index)
 	verdict := allow
+	var log []nft.Statement
 	if r.Action == model.Deny {
-		verdict = l.deny(e, what, errnoOr(r.Error, model.ECONNREFUSED), refuse, allow)
+		log, verdict = l.deny(what, errnoOr(r.Error, model.ECONNREFUSED), refuse, allow)
 	}
-	if r.Log {
-		verdict = e.logged(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what), verdict)
-	}
-	e.clause(dims, l.comment(r), nft.Counter{}, verdict)
+	e.clause(dims, l.comment(r), l.ruleLog(r, what, log), nft.Counter{}, verdict)
 	for _, d := range dims {
 		if len(d) != 1 || len(d[0]) != 0 {
 			return false
@@ -213,6 +224,7 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 		return
 	}
 	ok := e.reserve()
+	e.depth++
 	pass := jumpTo(nft.VerdictGoto, ok.Name)
 	onLoopback := v == viewLocal || v == viewSelf
 	own := ownTerms(l.n, s, onLoopback)
@@ -224,26 +236,27 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 		}
 		what := fmt.Sprintf("bind#%d", r.Index)
 		var verdict nft.Statement = pass
-		tail := []nft.Statement{}
+		var log, tail []nft.Statement
 		if r.Action == model.Deny {
-			verdict = l.deny(e, what, model.ECONNREFUSED, refuse, pass)
+			log, verdict = l.deny(what, model.ECONNREFUSED, refuse, pass)
 			tail = append(tail, nft.Counter{})
 		}
-		if r.Log {
-			verdict = e.logged(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what), verdict)
-		}
-		e.clause(dims, l.comment(r), append(tail, verdict)...)
+		e.clause(dims, l.comment(r), l.ruleLog(r, what, log), append(tail, verdict)...)
 	}
 	if bindDefaultDenies(l.n) {
 		ports := portTerms(nil, l.ephemeral(), s, v.transportOnly())
 		if !v.transportOnly() {
 			ports = append(ports, protocolTerm(protoICMP), protocolTerm(protoICMPv6))
 		}
-		e.clause([][]term{ports, own}, "", pass)
+		e.clause([][]term{ports, own}, "", nil, pass)
 	} else {
-		e.clause([][]term{own}, "", pass)
+		e.clause([][]term{own}, "", nil, pass)
 	}
-	e.rule(defaultComment(l.n, model.Bind), nft.Counter{}, l.deny(e, "bind", model.ECONNREFUSED, refuse, pass))
+	log, verdict := l.deny("bind", model.ECONNREFUSED, refuse, pass)
+	if log != nil {
+		e.rule("", log...)
+	}
+	e.rule(defaultComment(l.n, model.Bind), nft.Counter{}, verdict)
 	e.cur = ok
 }
 

@@ -152,14 +152,14 @@ func (a *assembly) maps(spaces []*space) {
 		add(nft.Set{Name: identityMap(level), Key: cgroups, Data: nft.TypeClassID})
 		add(nft.Set{Name: connectMap(level), Key: cgroups, Data: nft.TypeVerdict})
 		add(nft.Set{Name: acceptMap(level), Key: cgroups, Data: nft.TypeVerdict})
-		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict})
+		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict, Linger: true})
 	}
-	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict,
+	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true,
 		Comment: "the connecting end's policy, by the identity that the packet carries over lo"})
 	for i := range a.policy.SocketNamespaces {
 		n := &a.policy.SocketNamespaces[i]
 		if set := a.index.policies[n.Name].instances; set != "" && n.Device == a.device {
-			add(nft.Set{Name: set, Key: []nft.Type{nft.TypeClassID}, Comment: "the instances of " + n.Name})
+			add(nft.Set{Name: set, Key: []nft.Type{nft.TypeClassID}, Linger: true, Comment: "the instances of " + n.Name})
 		}
 	}
 	put := func(list ...Placed) {

@@ -14,7 +14,8 @@ import (
 //   - Switch makes packets see the new table: chains that change are flushed and
 //     filled again in place, elements of maps deleted and added, new base chains
 //     made;
-//   - Clean removes sets and chains that no packet reaches any more.
+//   - Clean removes sets and chains that no packet reaches any more, and the
+//     elements of sets that linger.
 //
 // After an error between two batches the table is whole and either the old or
 // the new one to packets; read it back and diff again to tidy up.
@@ -309,7 +310,8 @@ func (d *differ) sameStatements(a, b *Rule) bool {
 	return true
 }
 
-// elements fills Switch with the difference of the elements of two sets.
+// elements fills Switch with the difference of the elements of two sets, and
+// Clean with what lingers.
 func (d *differ) elements(old, new *Set) {
 	was := make(map[string]*Element, len(old.Elements))
 	var key []byte
@@ -320,7 +322,7 @@ func (d *differ) elements(old, new *Set) {
 			was[string(key)] = e
 		}
 	}
-	var add, remove []Element
+	var add, remove, gone []Element
 	for i := range new.Elements {
 		e := &new.Elements[i]
 		if e.unwritten() {
@@ -352,9 +354,14 @@ func (d *differ) elements(old, new *Set) {
 			}
 			key = appendKey(key[:0], e.Key)
 			if was[string(key)] == e {
-				remove = append(remove, *e)
+				gone = append(gone, *e)
 			}
 		}
+	}
+	if new.Linger && len(gone) > 0 {
+		d.tx.Clean.Delete(d.new.Name, ElementsIn{Set: new.Name, Elements: gone})
+	} else {
+		remove = append(remove, gone...)
 	}
 	if len(remove) > 0 {
 		d.tx.Switch.Delete(d.new.Name, ElementsIn{Set: new.Name, Elements: remove})

@@ -43,6 +43,9 @@ type Set struct {
 	Dynamic bool
 	Timeout time.Duration // of elements; zero: none
 	Size    uint32        // most elements; zero: no bound
+	// Linger has [Diff] delete elements after the switch and not in it: for keys
+	// that packets on their way may still carry. The kernel does not know it.
+	Linger bool
 	// CatchAll and intervals are not modelled: every element is exact.
 	Elements []Element
 	// Notes are printed as comments in the text form, and nowhere else.

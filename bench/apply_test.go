@@ -4,8 +4,35 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockns/sockns/model"
 )
+
+// cpu adds up the processor time of this process, which other work on the
+// machine changes less than the time that passes.
+type cpu struct{ user, system, user0, system0 time.Duration }
+
+func usage() (user, system time.Duration) {
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
+		return 0, 0
+	}
+	return time.Duration(r.Utime.Nano()), time.Duration(r.Stime.Nano())
+}
+
+func (c *cpu) start() { c.user0, c.system0 = usage() }
+
+func (c *cpu) stop() {
+	user, system := usage()
+	c.user += user - c.user0
+	c.system += system - c.system0
+}
+
+func (c *cpu) report(b *testing.B) {
+	b.ReportMetric(float64(c.user.Milliseconds())/float64(b.N), "user-ms/op")
+	b.ReportMetric(float64(c.system.Milliseconds())/float64(b.N), "kernel-ms/op")
+}
 
 // BenchmarkParse reads and checks a policy.
 func BenchmarkParse(b *testing.B) {
@@ -29,7 +56,9 @@ func BenchmarkApply(b *testing.B) {
 		host := openHost(b)
 		text := policyText(n, different)
 		var parse, plan, commit time.Duration
+		var cpu cpu
 		for b.Loop() {
+			cpu.start()
 			began := time.Now()
 			policy := parsePolicy(b, text)
 			parsed := time.Now()
@@ -44,6 +73,7 @@ func BenchmarkApply(b *testing.B) {
 			parse += parsed.Sub(began)
 			plan += planned.Sub(parsed)
 			commit += time.Since(planned)
+			cpu.stop()
 			b.StopTimer()
 			remove(b, host)
 			b.StartTimer()
@@ -52,6 +82,7 @@ func BenchmarkApply(b *testing.B) {
 		b.ReportMetric(each(parse), "parse-ms/op")
 		b.ReportMetric(each(plan), "plan-ms/op")
 		b.ReportMetric(each(commit), "commit-ms/op")
+		cpu.report(b)
 	})
 }
 
@@ -65,6 +96,8 @@ func BenchmarkPlan(b *testing.B) {
 		enforce(b, host, policy)
 		defer remove(b, host)
 		b.ReportAllocs()
+		var cpu cpu
+		cpu.start()
 		for b.Loop() {
 			p, err := host.Plan(policy)
 			if err != nil {
@@ -74,5 +107,7 @@ func BenchmarkPlan(b *testing.B) {
 				b.Fatal("the policy is in force, but the plan has changes")
 			}
 		}
+		cpu.stop()
+		cpu.report(b)
 	})
 }

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/nft"
 )
 
@@ -77,25 +76,34 @@ func openLanes(b *testing.B) []*lane {
 	b.Helper()
 	most := slices.Max(sizes)
 	haveCgroups(b, most)
+	host := openHost(b)
 	none, empty := openLane(b, "none"), openLane(b, "empty")
-	emptyChains(b, empty)
+	empty.load(b, &nft.Table{Name: "empty", Chains: []nft.Chain{
+		{Name: "input", Base: &nft.Base{Hook: nft.HookInput}},
+		{Name: "output", Base: &nft.Base{Hook: nft.HookOutput}},
+	}})
 	lanes := []*lane{none, empty}
 	for _, n := range sizes {
 		l := openLane(b, fmt.Sprintf("n%d", n))
-		host, err := controller.OpenHost()
+		// The namespaces with traffic are the last two of each policy.
+		policy := parsePolicy(b, policyOf(n, n, l.path, func(i int) string { return memberPath(most - n + i) }))
+		prog, err := host.Compile(policy)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(host.Close)
-		// The namespaces with traffic are the last two of each policy.
-		enforce(b, host, parsePolicy(b, policyOf(n, n, l.path, func(i int) string { return memberPath(most - n + i) })))
+		for _, d := range prog.Devices {
+			if d.Table != nil {
+				l.load(b, d.Table)
+			}
+		}
 		lanes = append(lanes, l)
 	}
 	return lanes
 }
 
-// emptyChains makes a table with nothing but the two base chains.
-func emptyChains(b *testing.B, l *lane) {
+// load puts a table in the lane: the packets' rules alone, without the syscall
+// tier, which is one for all lanes.
+func (l *lane) load(b *testing.B, table *nft.Table) {
 	b.Helper()
 	var conn *nft.Conn
 	l.do(b, func() (err error) {
@@ -103,10 +111,6 @@ func emptyChains(b *testing.B, l *lane) {
 		return err
 	})
 	b.Cleanup(func() { conn.Close() })
-	table := &nft.Table{Name: "empty", Chains: []nft.Chain{
-		{Name: "input", Base: &nft.Base{Hook: nft.HookInput}},
-		{Name: "output", Base: &nft.Base{Hook: nft.HookOutput}},
-	}}
 	if err := conn.Apply(nft.Diff(nil, table)); err != nil {
 		b.Fatal(err)
 	}

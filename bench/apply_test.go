@@ -41,7 +41,7 @@ func BenchmarkParse(b *testing.B) {
 		b.SetBytes(int64(len(text)))
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, diags := model.Parse([]model.File{{Name: "bench.yaml", Data: text}}); len(diags) > 0 {
+			if _, diags := model.Parse([]model.File{{Name: "bench.yaml", Data: text}}); diags.HasErrors() {
 				b.Fatal(diags)
 			}
 		}

@@ -60,8 +60,8 @@ func writeNamespace(b *strings.Builder, i, v int, elsewhere bool, member string)
 func parsePolicy(t testing.TB, text string) *model.Policy {
 	t.Helper()
 	p, diags := model.Parse([]model.File{{Name: "bench.yaml", Data: []byte(text)}})
-	for _, d := range diags {
-		t.Fatal(d)
+	if diags.HasErrors() {
+		t.Fatal(diags)
 	}
 	return p
 }

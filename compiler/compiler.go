@@ -5,6 +5,7 @@
 // The passes, each in a file of its own:
 //
 //	identity   every socket namespace gets the number that marks its packets on lo
+//	alike      namespaces that say the same are lowered once
 //	lists      rules become clauses whose peers are matches, not names
 //	lower      clauses become rules of chains; first match wins exactly
 //	policy     the chains of one socket namespace: connect, local, accept, self
@@ -58,12 +59,7 @@ func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (
 	}
 	ids := identities(spaces)
 	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
-	policies := make(map[string]*chains) // by the name of the namespace or template
-	for _, s := range spaces {
-		if _, done := policies[s.source.Name]; !done {
-			policies[s.source.Name] = lowerPolicy(r, s.source)
-		}
-	}
+	policies := lowerPolicies(r, spaces)
 	share(spaces, policies)
 	return assemble(r, spaces, policies, f)
 }

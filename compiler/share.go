@@ -12,20 +12,29 @@ import (
 // rules use the same chains. The name begins with the first namespace that
 // has the policy, for the reader of nft list ruleset.
 func share(spaces []*space, policies map[string]*chains) {
-	owners := make(map[string]string) // by digest
+	names := make(map[[sha256.Size]byte]string) // by the digest of the content
+	taken := make(map[string]bool)
 	for _, s := range spaces {
 		c := policies[s.source.Name]
 		if c.name != "" {
 			continue
 		}
-		sum := digest(content(c))
-		if owners[sum] == "" {
-			owners[sum] = s.source.Name
+		sum := sha256.Sum256([]byte(content(c)))
+		if names[sum] == "" {
+			short := shortDigest
+			for taken[hex.EncodeToString(sum[:short])] {
+				short++ // another policy's digest begins like this one's
+			}
+			taken[hex.EncodeToString(sum[:short])] = true
+			names[sum] = s.source.Name + "." + hex.EncodeToString(sum[:short])
 		}
-		c.name = owners[sum] + "." + sum
+		c.name = names[sum]
 		rename(c)
 	}
 }
+
+// shortDigest is how many bytes of a digest identify a text in names and comments.
+const shortDigest = 5
 
 // content returns all that the kernel would do differently for another policy:
 // comments are left out.
@@ -70,5 +79,5 @@ func (c *chains) chain(part string) string { return c.name + "." + part }
 // digest identifies a text: 40 bits of its SHA-256, in hexadecimal.
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:5])
+	return hex.EncodeToString(sum[:shortDigest])
 }

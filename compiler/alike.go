@@ -1,0 +1,118 @@
+package compiler
+
+import (
+	"encoding/binary"
+
+	"github.com/sockns/sockns/model"
+)
+
+// lowerPolicies lowers the rules of each namespace and template, those that
+// say the same once: it is most of the work where thousands share few policies.
+func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
+	policies := make(map[string]*chains, len(spaces)) // by the name of the namespace or template
+	alike := make(map[string]*chains)
+	for _, s := range spaces {
+		n := s.source
+		if policies[n.Name] != nil {
+			continue
+		}
+		key := string(appendSaid(nil, n))
+		c := alike[key]
+		if c == nil {
+			c = lowerPolicy(r, n)
+			alike[key] = c
+		}
+		policies[n.Name] = c
+	}
+	return policies
+}
+
+// appendSaid appends all that the chains of a namespace follow from, but for
+// what is the same for all namespaces of the policy. Where rules are written is
+// left out: it is in comments, and those are the first namespace's.
+func appendSaid(b []byte, n *model.SocketNamespace) []byte {
+	b = appendText(b, string(n.Mode))
+	b = appendRanges(b, n.Addresses)
+	named := n.Mode == model.Audit // its name is in lines of the log, or in its rules
+	for _, h := range model.Hooks {
+		rules := n.Rules(h)
+		b = binary.AppendUvarint(b, uint64(len(rules)))
+		for i := range rules {
+			r := &rules[i]
+			b = appendRule(b, r)
+			named = named || r.Log || names(r.Local, n.Name) || names(r.Peers, n.Name)
+		}
+		if d := n.Default.For(h); d != nil {
+			b = appendText(b, string(d.Action))
+			b = appendText(b, string(d.Error))
+		} else {
+			b = appendText(b, "silent")
+		}
+	}
+	if named {
+		b = appendText(b, n.Name)
+	}
+	return b
+}
+
+func names(peers []model.Peer, name string) bool {
+	for i := range peers {
+		if peers[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func appendRule(b []byte, r *model.Rule) []byte {
+	b = appendText(b, string(r.Action))
+	b = appendText(b, string(r.Error))
+	b = binary.AppendUvarint(b, uint64(len(r.Protocols)))
+	for _, p := range r.Protocols {
+		b = appendText(b, string(p))
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Ports)))
+	for _, p := range r.Ports {
+		b = binary.BigEndian.AppendUint16(b, p.First)
+		b = binary.BigEndian.AppendUint16(b, p.Last)
+	}
+	b = appendPeers(b, r.Local)
+	b = appendPeers(b, r.Peers)
+	if r.Log {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func appendPeers(b []byte, peers []model.Peer) []byte {
+	b = binary.AppendUvarint(b, uint64(len(peers)))
+	for i := range peers {
+		p := &peers[i]
+		b = append(b, byte(p.Kind))
+		b = appendText(b, p.Name)
+		if p.Kind == model.PeerAddress {
+			b = appendRange(b, p.Address)
+		}
+	}
+	return b
+}
+
+func appendRanges(b []byte, ranges []model.AddressRange) []byte {
+	b = binary.AppendUvarint(b, uint64(len(ranges)))
+	for _, r := range ranges {
+		b = appendRange(b, r)
+	}
+	return b
+}
+
+func appendRange(b []byte, r model.AddressRange) []byte {
+	first, last := r.First.As16(), r.Last.As16()
+	b = append(b, byte(r.First.BitLen()))
+	b = append(b, first[:]...)
+	return append(b, last[:]...)
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}

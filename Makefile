@@ -32,6 +32,10 @@ test: tools ## all checks and tests; as root the kernel tests too
 		echo "NOT ROOT: the tests that need the kernel are skipped"; $(GO) test -count=1 ./...; \
 	fi
 
+.PHONY: lint
+lint: ## golangci-lint with .golangci.yml
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
+
 .PHONY: generate
 generate: ## compile the cgroup-BPF programs anew (clang, libbpf-dev)
 	@command -v clang >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \

@@ -45,7 +45,7 @@ func (i *inotify) close() error {
 // ring makes wait report an alarm, once.
 func (i *inotify) ring() {
 	one := binary.NativeEndian.AppendUint64(nil, 1)
-	unix.Write(i.alarm, one)
+	_, _ = unix.Write(i.alarm, one)
 }
 
 // add watches a directory and returns the descriptor of the watch, the
@@ -60,7 +60,7 @@ func (i *inotify) add(dir string, mask uint32) (int, error) {
 }
 
 // remove ends a watch. One that the kernel ended already is no error.
-func (i *inotify) remove(wd int) { unix.InotifyRmWatch(i.fd, uint32(wd)) }
+func (i *inotify) remove(wd int) { _, _ = unix.InotifyRmWatch(i.fd, uint32(wd)) }
 
 // remedy adds what to do about the limits on inotify.
 func remedy(err error) error {
@@ -97,7 +97,7 @@ func (i *inotify) wait(mounts, timeout int) (woken, error) {
 	w := woken{fds[0].Revents != 0, fds[1].Revents != 0, fds[2].Revents&(unix.POLLPRI|unix.POLLERR) != 0}
 	if w.alarm {
 		var count [8]byte
-		unix.Read(i.alarm, count[:])
+		_, _ = unix.Read(i.alarm, count[:])
 	}
 	return w, nil
 }

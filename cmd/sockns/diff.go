@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,7 +40,8 @@ if they differ, and 2 on an error.`,
 
 // quiet drops an error whose message was printed.
 func quiet(err error) error {
-	if s, ok := err.(exitStatus); ok {
+	var s exitStatus
+	if errors.As(err, &s) {
 		return s.err
 	}
 	return err

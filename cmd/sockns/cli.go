@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -41,6 +42,7 @@ accept from, and the error they get when they may not. A policy is one or more
 YAML files; docs/language.md explains it.
 
 The usual way: validate, plan, apply. Nothing changes before apply says so.`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -59,6 +61,15 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 		c.deleteCommand(), c.runCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
 	)
 	return root
+}
+
+// version is the module's, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
 }
 
 // fileFlag adds the flag -f to a command.

@@ -14,7 +14,7 @@ type Described struct {
 	Name string
 	// Identity is the number that stands for it in the kernel.
 	Identity uint32
-	Rules    []string // "connect 1: may connect to db tcp/5432"; nil for an instance, whose template has them
+	Rules    []string // "connect 1: may connect db tcp/5432"; nil for an instance, whose template has them
 	Members  []string // cgroup paths
 	// Counters are those of the rules, in the same order; namespaces that share
 	// their rules share the figures.
@@ -165,6 +165,14 @@ type Step struct {
 	Op        Op     `json:"op"`
 	Namespace string `json:"namespace"`
 	Text      string `json:"text"` // empty: the namespace itself
+}
+
+// String returns the step without its sign: "web may connect db tcp/5432".
+func (s Step) String() string {
+	if s.Text == "" {
+		return "socket namespace " + s.Namespace
+	}
+	return s.Namespace + " " + s.Text
 }
 
 // Steps says in the policy's words how two tables of a device namespace

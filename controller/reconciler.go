@@ -204,7 +204,7 @@ func (r *Reconciler) logPlan(why string, plan *Plan, took time.Duration) {
 				r.log.Info("and more", "device", d.Name, "steps", len(d.Steps)-most)
 				break
 			}
-			r.log.Info("changed", "device", d.Name, "what", fmt.Sprintf("%s %s %s", s.Op, s.Namespace, s.Text))
+			r.log.Info("changed", "device", d.Name, "what", fmt.Sprintf("%s %s", s.Op, s))
 		}
 	}
 	r.log.Info("reconciled", "why", why, "took", took)

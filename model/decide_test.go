@@ -170,7 +170,7 @@ func TestWords(t *testing.T) {
 		want      []string
 	}{
 		{"web", Bind, []string{"may bind tcp/80,443"}},
-		{"web", Connect, []string{"may connect to db tcp/5432", "may connect to 10.0.0.53, corp udp/53", "may not connect to 169.254.169.254 (EHOSTUNREACH)"}},
+		{"web", Connect, []string{"may connect db tcp/5432", "may connect 10.0.0.53, corp udp/53", "may not connect 169.254.169.254 (EHOSTUNREACH)"}},
 		{"db", Accept, []string{"may accept from web, corp tcp/5432"}},
 	} {
 		rules := p.Namespace(test.namespace).Rules(test.hook)

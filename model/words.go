@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Words returns the rule in the words of a plan: "may connect to db tcp/5432".
+// Words returns the rule in the words of a plan: "may connect db tcp/5432".
 func (r *Rule) Words() string {
 	var b strings.Builder
 	b.WriteString("may ")
@@ -14,7 +14,7 @@ func (r *Rule) Words() string {
 	}
 	b.WriteString(r.Hook.String())
 	if r.Hook != Bind {
-		b.WriteString(map[Hook]string{Connect: " to ", Accept: " from "}[r.Hook])
+		b.WriteString(map[Hook]string{Connect: " ", Accept: " from "}[r.Hook])
 		b.WriteString(peerWords(r.Peers))
 	}
 	if what := trafficWords(r.Protocols, r.Ports); what != "" {

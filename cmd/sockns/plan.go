@@ -144,7 +144,7 @@ func (c *cli) printSteps(plan *controller.Plan) {
 		fmt.Fprintf(c.out, "%s\n", c.bold("device namespace "+d.Name))
 		for _, s := range d.Steps {
 			counts[s.Op]++
-			fmt.Fprintf(c.out, "  %s %s\n", c.op(s.Op), stepText(s))
+			fmt.Fprintf(c.out, "  %s %s\n", c.op(s.Op), s)
 		}
 		if len(d.Steps) == 0 {
 			counts[compiler.Change]++
@@ -189,13 +189,6 @@ func upkeep(d controller.DevicePlan) string {
 	default:
 		return "comments only: the rules moved in their files"
 	}
-}
-
-func stepText(s compiler.Step) string {
-	if s.Text == "" {
-		return "socket namespace " + s.Namespace
-	}
-	return s.Namespace + " " + s.Text
 }
 
 func (c *cli) op(op compiler.Op) string {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/controller"
 )
 
@@ -30,6 +32,9 @@ namespace. nft -c -f accepts the text; members that don't exist are comments.`,
 			prog, err := host.Compile(loaded.Policy)
 			if err != nil {
 				return err
+			}
+			if device != "" && !slices.ContainsFunc(prog.Devices, func(d compiler.Device) bool { return d.Name == device }) {
+				return fmt.Errorf("--device %s: the policy has no such device namespace", device)
 			}
 			type table struct {
 				Device string `json:"deviceNamespace"`

@@ -5,18 +5,20 @@
 //	link NETNS ADDR NETNS ADDR        a veth pair
 //	cgroup NAME...                    cgroups below one of the test's own, $CG
 //	policy N                          policyN.yaml is used from here on
+//	example NAME                      examples/NAME.yaml, its slices below $CG
 //	apply [= STATUS]                  sockns apply --auto-approve -f the policy
 //	sockns ARGS... = STATUS           any other command; $POLICY is the file
 //	listen CGROUP[@NETNS] tcp|udp ADDR:PORT
 //	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
 //	rmcgroup NAME, mkcgroup NAME
-//	tables N                          nft lists that many tables in the first netns
+//	tables N                          nft lists that many tables in all netns together
 //
 // A cgroup that is - is none: an unmanaged process. Sockns runs in the first netns.
 package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -78,6 +80,7 @@ type world struct {
 	bin, tag, base, tmp string
 	mount               string
 	first               string // netns
+	all                 []string
 	policies            map[string][]byte
 	policy              string // path
 	links               int
@@ -197,6 +200,17 @@ func (w *world) step(words []string) string {
 		if err := os.WriteFile(w.policy, []byte(text), 0o644); err != nil {
 			w.Fatal(err)
 		}
+	case "example":
+		text, err := os.ReadFile(filepath.Join("../examples", args[0]+".yaml"))
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, slice := range []string{"/user.slice", "/system.slice"} {
+			text = bytes.ReplaceAll(text, []byte(" "+slice), []byte(" /"+w.tag+slice))
+		}
+		if err := os.WriteFile(w.policy, text, 0o644); err != nil {
+			w.Fatal(err)
+		}
 	case "apply":
 		return w.sockns(append([]string{"apply", "--auto-approve", "-f", w.policy}, args...))
 	case "sockns":
@@ -207,8 +221,11 @@ func (w *world) step(words []string) string {
 		}
 		return w.sockns(args)
 	case "tables":
-		out := w.must("nsenter", "--net=/run/netns/"+w.netns(w.first), "nft", "list", "tables")
-		if n := len(strings.Fields(out)) / 3; fmt.Sprint(n) != args[0] {
+		out := ""
+		for _, name := range w.all {
+			out += w.must("nsenter", "--net=/run/netns/"+w.netns(name), "nft", "list", "tables")
+		}
+		if n := strings.Count(out, "table "); fmt.Sprint(n) != args[0] {
 			w.Errorf("%d tables, want %s: %s", n, args[0], out)
 		}
 	case "listen":
@@ -234,6 +251,7 @@ func (w *world) addNetns(name string, addrs []string) {
 		w.first = name
 		w.Cleanup(func() { w.sockns([]string{"delete", "--auto-approve"}) })
 	}
+	w.all = append(w.all, name)
 	ns := w.netns(name)
 	w.must("ip", "netns", "add", ns)
 	w.Cleanup(func() { w.must("ip", "netns", "del", ns) })

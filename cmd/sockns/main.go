@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,6 +36,9 @@ func run(ctx context.Context, args []string) int {
 		}
 		return status.code
 	default:
+		if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			err = fmt.Errorf("%w: run it as root", err)
+		}
 		fmt.Fprintln(os.Stderr, c.red("error:"), err)
 		return 1
 	}

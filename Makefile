@@ -9,13 +9,12 @@ build: ## build bin/sockns
 	$(GO) build -o bin/sockns ./cmd/sockns
 
 .PHONY: tools
-tools: # what the kernel tests and the quickstart run; root can install it
-	@for c in nft:nftables ip:iproute2 nsenter:util-linux; do \
-		command -v $${c%%:*} >/dev/null || missing="$$missing $${c##*:}"; \
-	done; \
-	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q $$missing; \
-	elif [ -n "$$missing" ]; then echo "not installed:$$missing (run as root to install)"; fi
+tools: # what the quickstart runs; root can install it
+	@./e2e/tools.sh nft:nftables ip:iproute2 nsenter:util-linux
+
+.PHONY: testtools
+testtools: tools # and what the tests run
+	@./e2e/tools.sh nginx:nginx python3:python3 dnsmasq:dnsmasq-base curl:curl dig:bind9-dnsutils setpriv:util-linux
 
 .PHONY: quickstart
 quickstart: tools build ## see it work, in a throw-away network namespace (root)
@@ -23,7 +22,7 @@ quickstart: tools build ## see it work, in a throw-away network namespace (root)
 	./examples/quickstart.sh
 
 .PHONY: test
-test: tools ## all checks and tests; as root the kernel tests too
+test: testtools ## all checks and tests; as root the kernel tests too
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w"; exit 1; }
 	$(GO) vet ./...
 	@if [ "$$(id -u)" = 0 ]; then \

@@ -9,10 +9,14 @@
 //	apply [= STATUS]                  sockns apply --auto-approve -f the policy
 //	sockns ARGS... = STATUS           any other command; $POLICY is the file
 //	listen CGROUP[@NETNS] tcp|udp ADDR:PORT
+//	http CGROUP[@NETNS] ADDR          a Go server with its default listener
+//	start CGROUP[@NETNS] COMMAND...   any server; it runs until the end
+//	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 5 s
 //	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
 //	rmcgroup NAME, mkcgroup NAME
 //	tables N                          nft lists that many tables in all netns together
 //
+// The archive's other files are in the directory that servers start in.
 // A cgroup that is - is none: an unmanaged process. Sockns runs in the first netns.
 package e2e
 
@@ -26,6 +30,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,6 +115,10 @@ func newWorld(t *testing.T, a *txtar.Archive) *world {
 	t.Cleanup(func() { w.removeTree(w.base) })
 	for _, f := range a.Files {
 		w.policies[f.Name] = f.Data
+		name := filepath.Join(w.tmp, f.Name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, f.Data, 0o644)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.policy = filepath.Join(w.tmp, "policy.yaml")
 	return w
@@ -149,8 +158,8 @@ func (w *world) play(script string) {
 			}
 		}
 		got := w.step(words)
-		if want == "" && (words[0] == "listen" || words[0] == "apply") {
-			want = map[string]string{"listen": "ok", "apply": "0"}[words[0]]
+		if want == "" && (words[0] == "listen" || words[0] == "http" || words[0] == "apply") {
+			want = map[string]string{"listen": "ok", "http": "ok", "apply": "0"}[words[0]]
 		}
 		if want != "" && !contains(strings.Split(want, "|"), got) {
 			w.Errorf("line %d: %s: got %s", i+1, line, got)
@@ -229,7 +238,26 @@ func (w *world) step(words []string) string {
 			w.Errorf("%d tables, want %s: %s", n, args[0], out)
 		}
 	case "listen":
-		return w.listen(args)
+		return w.serve("listen", args[0], args[1:]...)
+	case "http":
+		return w.serve("http", args[0], args[1:]...)
+	case "start":
+		dir, ns, _ := w.place(args[0])
+		cmd := exec.Command(w.bin+"/actor", append([]string{"exec", dir, ns}, args[1:]...)...)
+		cmd.Dir = w.tmp
+		w.background(cmd)
+	case "ask":
+		dir, ns, _ := w.place(args[0])
+		var said string
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			out, err := exec.Command(w.bin+"/actor", append([]string{"exec", dir, ns}, args[1:]...)...).CombinedOutput()
+			said = strings.TrimSpace(string(out))
+			if err == nil {
+				break
+			}
+			said += " " + err.Error()
+		}
+		return said
 	case "connect":
 		c, ns, _ := w.place(args[0])
 		rest := []string{args[1], args[len(args)-1]}
@@ -295,18 +323,25 @@ func (w *world) place(who string) (dir, netns, name string) {
 	return dir, "/run/netns/" + w.netns(ns), name
 }
 
-func (w *world) listen(args []string) string {
-	dir, ns, name := w.place(args[0])
-	cmd := exec.Command(w.bin+"/actor", "listen", dir, ns, args[1], args[2], name)
-	cmd.Stderr = os.Stderr
+// serve starts a server of the actor and returns what it says of its bind.
+func (w *world) serve(verb, who string, args ...string) string {
+	dir, ns, name := w.place(who)
+	cmd := exec.Command(w.bin+"/actor", append(append([]string{verb, dir, ns}, args...), name)...)
 	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	w.background(cmd)
 	line, _ := bufio.NewReader(out).ReadString('\n')
 	return strings.TrimSpace(line)
+}
+
+// background starts a command that is killed at the end, with all that it started.
+func (w *world) background(cmd *exec.Cmd) {
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
 }

@@ -2,6 +2,8 @@
 // cgroup and a network namespace, and listens or dials there.
 //
 //	actor listen CGROUP NETNS tcp|udp ADDR NAME    prints ok or an errno, answers with NAME
+//	actor http CGROUP NETNS ADDR NAME              a Go server with its default listener
+//	actor exec CGROUP NETNS COMMAND...             becomes any other program
 //	actor dial CGROUP NETNS tcp|udp ADDR [FROM]    prints who answered, an errno, or silence
 //
 // CGROUP is a directory of cgroupfs or - for none, NETNS the file of a network
@@ -12,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -27,24 +31,36 @@ import (
 const patience = 2500 * time.Millisecond
 
 func main() {
-	if len(os.Args) < 6 {
-		fmt.Fprintln(os.Stderr, "usage: actor listen|dial CGROUP NETNS tcp|udp ADDR [NAME|FROM]")
+	if len(os.Args) < 5 {
+		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|exec CGROUP NETNS ...")
 		os.Exit(2)
 	}
-	verb, cgroup, netns, proto, addr := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
+	verb, cgroup, netns, args := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
 	runtime.LockOSThread() // sockets belong to the namespace of the thread that makes them
 	if err := enter(cgroup, netns); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	extra := ""
-	if len(os.Args) > 6 {
-		extra = os.Args[6]
-	}
-	if verb == "listen" {
-		listen(proto, addr, extra)
-	} else {
-		fmt.Println(dial(proto, addr, extra))
+	args = append(args, "", "")
+	switch verb {
+	case "listen":
+		listen(args[0], args[1], args[2])
+	case "http":
+		l, err := net.Listen("tcp", args[0])
+		fmt.Println(outcome(err))
+		if err == nil {
+			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, args[1]) }))
+		}
+	case "exec":
+		args = args[:len(args)-2]
+		path, err := exec.LookPath(args[0])
+		if err == nil {
+			err = syscall.Exec(path, args, os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	default:
+		fmt.Println(dial(args[0], args[1], args[2]))
 	}
 }
 

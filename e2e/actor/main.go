@@ -3,6 +3,7 @@
 //
 //	actor listen CGROUP NETNS tcp|udp ADDR NAME    prints ok or an errno, answers with NAME
 //	actor http CGROUP NETNS ADDR NAME              a Go server with its default listener
+//	actor call CGROUP NETNS                        reads KIND ADDR lines, answers each with ok or an errno
 //	actor exec CGROUP NETNS COMMAND...             becomes any other program
 //	actor dial CGROUP NETNS tcp|udp ADDR [FROM]    prints who answered, an errno, or silence
 //
@@ -11,6 +12,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -31,8 +33,8 @@ import (
 const patience = 2500 * time.Millisecond
 
 func main() {
-	if len(os.Args) < 5 {
-		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|exec CGROUP NETNS ...")
+	if len(os.Args) < 4 {
+		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|call|exec CGROUP NETNS ...")
 		os.Exit(2)
 	}
 	verb, cgroup, netns, args := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
@@ -50,6 +52,12 @@ func main() {
 		fmt.Println(outcome(err))
 		if err == nil {
 			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, args[1]) }))
+		}
+	case "call":
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() {
+			kind, addr, _ := strings.Cut(lines.Text(), " ")
+			fmt.Println(call(kind, addr))
 		}
 	case "exec":
 		args = args[:len(args)-2]

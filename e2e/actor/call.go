@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// silence is how long a call may take that is not answered.
+const silence = 400 * time.Millisecond
+
+// call makes one system call on a new socket and returns ok, an errno or
+// silence. Kind is bind, connect or sendto; tcp, udp or mptcp; and any of
+// nonblock and mapped (an IPv4 address in an IPv6 socket), joined by "-".
+func call(kind, addr string) string {
+	words := strings.Split(kind, "-")
+	has := func(w string) bool { return strings.Contains(kind, w) }
+	to := netip.MustParseAddrPort(addr)
+	family, sa := unix.AF_INET, unix.Sockaddr(nil)
+	if to.Addr().Is4() && !has("mapped") {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	typ, proto := unix.SOCK_STREAM, 0
+	switch words[1] {
+	case "udp":
+		typ = unix.SOCK_DGRAM
+	case "mptcp":
+		proto = unix.IPPROTO_MPTCP
+	}
+	if has("nonblock") {
+		typ |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto)
+	if err != nil {
+		return "socket " + errnoName(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if family == unix.AF_INET6 && !has("mapped") {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	limit := unix.NsecToTimeval(silence.Nanoseconds())
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
+	switch words[0] {
+	case "bind":
+		return errnoName(unix.Bind(fd, sa))
+	case "sendto":
+		return errnoName(unix.Sendto(fd, []byte("?"), 0, sa))
+	}
+	err = unix.Connect(fd, sa)
+	if !errors.Is(err, unix.EINPROGRESS) {
+		return errnoName(err)
+	}
+	if !has("nonblock") {
+		return "silence" // SO_SNDTIMEO passed
+	}
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(silence.Milliseconds()))
+	if err != nil {
+		return errnoName(err)
+	}
+	if n == 0 {
+		return "silence"
+	}
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	return errnoName(err)
+}
+
+func errnoName(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	return "ok"
+}

@@ -33,7 +33,7 @@ type Feature struct {
 func Examine() []Feature {
 	list := []Feature{privilege(), cgroups(), cookie()}
 	err := inThrowawayNetns(func(ns *device.Namespace) error {
-		conn, err := nft.Open(ns.FD())
+		conn, err := nft.Open(ns.NetNS())
 		if err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func cookie() Feature {
 // destroy asks to close a socket that does not exist.
 func destroy(ns *device.Namespace) Feature {
 	f := Feature{Name: "closing sockets (CONFIG_INET_DIAG_DESTROY)", Without: "apply --revoke can't close connections"}
-	conn, err := sockdiag.Dial(ns.FD())
+	conn, err := sockdiag.Dial(ns.NetNS())
 	if err == nil {
 		defer conn.Close()
 		local := netip.MustParseAddrPort("127.0.0.1:1")

@@ -89,7 +89,7 @@ func (h *Host) open(d model.DeviceNamespace) (*hostDevice, error) {
 		old.close()
 		delete(h.devices, d.Name)
 	}
-	conn, err := nft.Open(ns.FD())
+	conn, err := nft.Open(ns.NetNS())
 	if err != nil {
 		ns.Close()
 		return nil, fmt.Errorf("device namespace %s: %w", d.Name, err)

@@ -319,7 +319,7 @@ func (r *Reconciler) watchDevices() {
 		if r.monitors[name] != nil {
 			continue
 		}
-		conn, err := nft.OpenMonitor(d.ns.FD())
+		conn, err := nft.OpenMonitor(d.ns.NetNS())
 		if err != nil {
 			r.log.Error("foreign changes will be noticed by the safety resync only", "device", name, "error", err)
 			continue

@@ -46,7 +46,7 @@ func ownersOf(p *model.Policy, device string, f compiler.Facts) compiler.Members
 }
 
 func revokeIn(p *model.Policy, dev *hostDevice, members compiler.Members, paths map[uint64]string) ([]string, error) {
-	conn, err := sockdiag.Dial(dev.ns.FD())
+	conn, err := sockdiag.Dial(dev.ns.NetNS())
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func (h *Host) refusedCalls() (map[uint32][]CallsRefused, error) {
 }
 
 func listSockets(dev *hostDevice) ([]sockdiag.Socket, error) {
-	conn, err := sockdiag.Dial(dev.ns.FD())
+	conn, err := sockdiag.Dial(dev.ns.NetNS())
 	if err != nil {
 		return nil, err
 	}

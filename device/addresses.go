@@ -27,7 +27,7 @@ func (n *Namespace) LocalAddresses() ([]netip.Addr, error) {
 }
 
 func (n *Namespace) dumpAddresses() ([]netip.Addr, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: n.FD(), Strict: true})
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: n.NetNS(), Strict: true})
 	if err != nil {
 		return nil, err
 	}

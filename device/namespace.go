@@ -60,10 +60,21 @@ func Open(d model.DeviceNamespace) (*Namespace, error) {
 // Name returns the name of the device namespace in the policy.
 func (n *Namespace) Name() string { return n.name }
 
-// FD returns the descriptor of the namespace, for setns(2) and for
-// netlink.Config.NetNS. It is n's: it may not be closed, nor be used after
-// n.Close.
+// FD returns the descriptor of the namespace, for setns(2). It is n's: it may
+// not be closed, nor be used after n.Close.
 func (n *Namespace) FD() int { return int(n.file.Fd()) }
+
+// NetNS returns what netlink.Config.NetNS wants of a socket that the calling
+// goroutine makes next: FD, or 0 if its thread is in the namespace, which
+// takes no setns(2) and so no CAP_SYS_ADMIN.
+func (n *Namespace) NetNS() int {
+	var here, there unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &here) == nil && unix.Fstat(n.FD(), &there) == nil &&
+		here.Dev == there.Dev && here.Ino == there.Ino {
+		return 0
+	}
+	return n.FD()
+}
 
 // Identity returns what tells the namespace apart from others.
 func (n *Namespace) Identity() Identity { return n.identity }

@@ -3,6 +3,9 @@ package syscalls
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -110,6 +113,11 @@ func (t *Tier) Prepare(p *Program) error {
 		if err == nil {
 			err = t.maps[f.name].Put(next.Slot, m)
 		}
+		if err == nil && followed[f.name] {
+			path := t.slotPin(next.Slot, f.name)
+			os.Remove(path)
+			err = m.Pin(path)
+		}
 		m.Close()
 		if err != nil {
 			return fmt.Errorf("fill map %s: %w", f.name, err)
@@ -214,15 +222,23 @@ func putList[V any](m *ebpf.Map, list []V) error {
 	return nil
 }
 
-// inForce opens a map of the slot in force; nil before the first Swap.
+// followed are the maps of a slot that are read again. They have pins: to open
+// a map by its id, which is what a lookup in the map around it gives, takes
+// CAP_SYS_ADMIN (bpf(2), BPF_MAP_GET_FD_BY_ID).
+var followed = map[string]bool{"members": true, "locals": true}
+
+func (t *Tier) slotPin(slot uint32, name string) string {
+	return filepath.Join(t.dir, fmt.Sprintf("slot%d_%s", slot&1, name))
+}
+
+// inForce opens a followed map of the slot in force; nil before the first Swap.
 func (t *Tier) inForce(name string) (*ebpf.Map, error) {
 	s, err := t.state()
 	if err != nil {
 		return nil, err
 	}
-	var m *ebpf.Map
-	err = t.maps[name].Lookup(s.Slot&1, &m)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
+	m, err := ebpf.LoadPinnedMap(t.slotPin(s.Slot, name), nil)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return m, err

@@ -332,6 +332,17 @@ func (t *Tier) Check() error {
 			return fmt.Errorf("pin of link %s: %w", name, err)
 		}
 	}
+	s, err := t.state()
+	if err != nil {
+		return err
+	}
+	if s.Digest != ([digestSize]byte{}) { // a policy is in force
+		for name := range followed {
+			if _, err := os.Stat(t.slotPin(s.Slot, name)); err != nil {
+				return fmt.Errorf("pin of map %s: %w", name, err)
+			}
+		}
+	}
 	for name := range t.maps {
 		if _, err := os.Stat(filepath.Join(t.dir, "map_"+name)); err != nil {
 			return fmt.Errorf("pin of map %s: %w", name, err)
@@ -388,12 +399,17 @@ func Exists(instance uint64) bool {
 	return err == nil
 }
 
-// current reports whether the links run these programs: their digest is in
-// the state in force.
+// current reports whether the links run these programs, with the rules of p:
+// their digest is in the state in force. Its maps have to be within reach too.
 func (t *Tier) current(p *Program) (bool, error) {
 	s, err := t.state()
 	if err != nil {
 		return false, err
+	}
+	for name := range followed {
+		if _, err := os.Stat(t.slotPin(s.Slot, name)); err != nil {
+			return false, nil
+		}
 	}
 	want := p.digest(identity(t.variant))
 	return bytes.Equal(s.Digest[:], want[:]), nil

@@ -169,6 +169,8 @@ func (r *Reconciler) sync(why string) error {
 			return err
 		}
 		r.logPlan(why, plan, time.Since(began))
+	} else if r.devices == nil {
+		r.log.Info("nothing to change", "why", why, "took", time.Since(began))
 	}
 	if err := r.host.openTier(plan); err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -275,14 +276,14 @@ func (w *world) step(words []string) string {
 func (w *world) netns(name string) string { return w.tag + "-" + name }
 
 func (w *world) addNetns(name string, addrs []string) {
-	if w.first == "" {
-		w.first = name
-		w.Cleanup(func() { w.sockns([]string{"delete", "--auto-approve"}) })
-	}
 	w.all = append(w.all, name)
 	ns := w.netns(name)
 	w.must("ip", "netns", "add", ns)
 	w.Cleanup(func() { w.must("ip", "netns", "del", ns) })
+	if w.first == "" {
+		w.first = name
+		w.Cleanup(func() { w.sockns([]string{"delete", "--auto-approve"}) })
+	}
 	w.must("ip", "-n", ns, "link", "set", "lo", "up")
 	for _, a := range addrs {
 		w.must("ip", "-n", ns, "addr", "add", a, "dev", "lo")
@@ -336,9 +337,13 @@ func (w *world) serve(verb, who string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// background starts a command that is killed at the end, with all that it started.
-func (w *world) background(cmd *exec.Cmd) {
-	cmd.Stderr = os.Stderr
+// background starts a command that is killed at the end, with all that it
+// started. What it says goes to log, or to the test's own standard error.
+func (w *world) background(cmd *exec.Cmd, log ...io.Writer) {
+	cmd.Stderr = io.MultiWriter(log...)
+	if len(log) == 0 {
+		cmd.Stderr = os.Stderr
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		w.Fatal(err)

@@ -39,8 +39,8 @@ func bpffs() (string, error) {
 // mountBpffs mounts bpffs at its usual place, but not in a mount namespace
 // that may be gone tomorrow, and the pins with it.
 func mountBpffs() error {
-	own, err1 := os.Readlink("/proc/self/ns/mnt")
-	first, err2 := os.Readlink("/proc/1/ns/mnt")
+	own, err1 := firstMount("self")
+	first, err2 := firstMount("1")
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
@@ -51,4 +51,16 @@ func mountBpffs() error {
 		return fmt.Errorf("mount bpffs at %s: %w", bpffsPath, err)
 	}
 	return nil
+}
+
+// firstMount returns the ID of the first mount that a process sees, which no
+// other mount namespace has (proc_pid_mountinfo(5)). Unlike /proc/1/ns/mnt it
+// can be read by a process that has fewer capabilities than init.
+func firstMount(pid string) (string, error) {
+	text, err := os.ReadFile("/proc/" + pid + "/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	id, _, _ := strings.Cut(string(text), " ")
+	return id, nil
 }

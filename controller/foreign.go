@@ -1,0 +1,83 @@
+package controller
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/nft"
+)
+
+// foreignChange is a commit by somebody else in a device namespace.
+type foreignChange struct {
+	device string
+	event  nft.Event
+}
+
+func (r *Reconciler) foreignChanged(f foreignChange) error {
+	// Others that wait were before the look that follows.
+	for more := true; more; {
+		select {
+		case f = <-r.foreign:
+		default:
+			more = false
+		}
+	}
+	why := fmt.Sprintf("somebody else changed nftables: pid %d (%s)", f.event.PID, f.event.Process)
+	if f.event.Lost {
+		why = "notifications of nftables were lost"
+	}
+	return r.sync(why)
+}
+
+// monitor listens for commits in one device namespace.
+type monitor struct {
+	conn *nft.Monitor
+	ns   string // identity of the device namespace
+}
+
+// watchDevices has a monitor in each open device namespace, and none elsewhere.
+func (r *Reconciler) watchDevices() {
+	for name, m := range r.monitors {
+		if d := r.host.devices[name]; d == nil || identityKey(d) != m.ns {
+			m.conn.Close()
+			delete(r.monitors, name)
+		}
+	}
+	for name, d := range r.host.devices {
+		if r.monitors[name] != nil {
+			continue
+		}
+		conn, err := nft.OpenMonitor(d.ns.NetNS())
+		if err != nil {
+			r.log.Error("foreign changes will be noticed by the safety resync only", "device", name, "error", err)
+			continue
+		}
+		r.monitors[name] = &monitor{conn: conn, ns: identityKey(d)}
+		go r.listen(name, conn)
+	}
+}
+
+func (r *Reconciler) closeMonitors() {
+	for _, m := range r.monitors {
+		m.conn.Close()
+	}
+}
+
+// listen passes on what others commit, until the monitor is closed.
+func (r *Reconciler) listen(device string, m *nft.Monitor) {
+	own := uint32(os.Getpid())
+	for {
+		e, err := m.Receive()
+		if err != nil {
+			return
+		}
+		if !e.Lost && (e.PID == own || len(e.Touched(compiler.TableName)) == 0) {
+			continue
+		}
+		select {
+		case r.foreign <- foreignChange{device, e}:
+		default: // enough wait already
+		}
+	}
+}

@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"github.com/sockns/sockns/compiler"
@@ -77,7 +78,11 @@ func revokeIn(p *model.Policy, dev *hostDevice, members compiler.Members, paths 
 		if d.Allowed() {
 			continue
 		}
-		if err := conn.Destroy(s); err != nil {
+		err := conn.Destroy(s)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it went with its other end
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("close %s: %w", s, err))
 			continue
 		}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -12,11 +13,16 @@ import (
 type foreignChange struct {
 	device string
 	event  nft.Event
+	ended  *monitor // that heard the last thing it will hear; nil otherwise
 }
 
 func (r *Reconciler) foreignChanged(f foreignChange) error {
 	// Others that wait were before the look that follows.
 	for more := true; more; {
+		if m := f.ended; m != nil && r.monitors[f.device] == m {
+			m.conn.Close()
+			delete(r.monitors, f.device) // sync begins another
+		}
 		select {
 		case f = <-r.foreign:
 		default:
@@ -53,8 +59,9 @@ func (r *Reconciler) watchDevices() {
 			r.log.Error("foreign changes will be noticed by the safety resync only", "device", name, "error", err)
 			continue
 		}
-		r.monitors[name] = &monitor{conn: conn, ns: identityKey(d)}
-		go r.listen(name, conn)
+		m := &monitor{conn: conn, ns: identityKey(d)}
+		r.monitors[name] = m
+		go r.listen(name, m, d.conn.Port())
 	}
 }
 
@@ -64,19 +71,26 @@ func (r *Reconciler) closeMonitors() {
 	}
 }
 
-// listen passes on what others commit, until the monitor is closed.
-func (r *Reconciler) listen(device string, m *nft.Monitor) {
-	own := uint32(os.Getpid())
+// listen passes on what others than the socket own commit, until the monitor
+// is closed.
+func (r *Reconciler) listen(device string, m *monitor, own uint32) {
 	for {
-		e, err := m.Receive()
-		if err != nil {
+		e, err := m.conn.Receive()
+		switch {
+		case errors.Is(err, os.ErrClosed):
 			return
-		}
-		if !e.Lost && (e.PID == own || len(e.Touched(compiler.TableName)) == 0) {
+		case err != nil:
+			r.log.Warn("nftables is not heard of any more", "device", device, "error", err)
+			select {
+			case r.foreign <- foreignChange{device, nft.Event{Lost: true}, m}:
+			case <-r.ended:
+			}
+			return
+		case !e.Lost && (e.Port == own || len(e.Touched(compiler.TableName)) == 0):
 			continue
 		}
 		select {
-		case r.foreign <- foreignChange{device, e}:
+		case r.foreign <- foreignChange{device: device, event: e}:
 		default: // enough wait already
 		}
 	}

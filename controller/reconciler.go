@@ -34,6 +34,7 @@ type Reconciler struct {
 	cgroups  *watch.Cgroups
 	monitors map[string]*monitor
 	foreign  chan foreignChange
+	ended    chan struct{} // Run has returned
 }
 
 // Options are what a [Reconciler] can be told.
@@ -55,6 +56,7 @@ func NewReconciler(host *Host, o Options) *Reconciler {
 	return &Reconciler{
 		host: host, paths: o.Paths, log: o.Log, resync: o.Resync, ready: o.Ready,
 		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64),
+		ended: make(chan struct{}),
 	}
 }
 
@@ -77,6 +79,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 	defer r.cgroups.Close()
 	defer r.closeMonitors()
+	defer close(r.ended)
 	if err := r.load(); err != nil {
 		return err
 	}

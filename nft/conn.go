@@ -52,12 +52,16 @@ func Open(netnsFD int) (*Conn, error) {
 // Close closes the socket.
 func (c *Conn) Close() error { return c.sock.nl.Close() }
 
+// Port returns the netlink port of the socket, which tells its commits from
+// those of other sockets of the network namespace.
+func (c *Conn) Port() uint32 { return c.sock.port }
+
 // Generation is a state of all tables of a network namespace: each commit, by
 // anybody, makes a new one.
 type Generation struct {
 	ID uint32
-	// PID and Process are the process that made it, where it is known: in events
-	// of a [Monitor]. In answers to [Conn.Generation] it is the asking process.
+	// PID and Process are the thread that made it and its name, where it is known:
+	// in events of a [Monitor]. In answers to [Conn.Generation] it is the asking thread.
 	PID     uint32
 	Process string
 }
@@ -181,6 +185,7 @@ type socket struct {
 	nl   *netlink.Conn
 	raw  syscall.RawConn
 	sndb int
+	port uint32 // nl_pid of netlink(7)
 	buf  []byte
 }
 
@@ -203,7 +208,24 @@ func openSocket(netnsFD int, groups uint32) (*socket, error) {
 	_ = nl.SetOption(netlink.CapAcknowledge, true)
 	s.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
 	s.growSend(sendBuffer)
+	if err := s.findPort(); err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("nft: open netlink socket: %w", err)
+	}
 	return s, nil
+}
+
+// findPort asks which port the kernel gave to the socket.
+func (s *socket) findPort() error {
+	var addr unix.Sockaddr
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) { addr, err = unix.Getsockname(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	if a, ok := addr.(*unix.SockaddrNetlink); ok {
+		s.port = a.Pid
+	}
+	return os.NewSyscallError("getsockname", err)
 }
 
 // setBuffer sizes a buffer, beyond the system's limit if that is permitted.

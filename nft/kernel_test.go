@@ -423,8 +423,8 @@ func TestMonitor(t *testing.T) {
 		return e
 	}
 	add, sw := next(), next()
-	if add.PID != uint32(os.Getpid()) || add.Process == "" || sw.ID != add.ID+1 {
-		t.Errorf("events %+v, %+v", add.Generation, sw.Generation)
+	if add.Port != c.Port() || add.Port == 0 || add.PID == 0 || add.Process == "" || sw.ID != add.ID+1 {
+		t.Errorf("events %+v, %+v", add, sw)
 	}
 	for _, e := range []Event{add, sw} {
 		var s []string

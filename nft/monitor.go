@@ -23,6 +23,9 @@ type Monitor struct {
 // Event is a commit.
 type Event struct {
 	Generation
+	// Port is the socket that made it, see [Conn.Port]. The PID of its
+	// generation is that of a thread.
+	Port uint32
 	// Changes are what it did to tables of family inet, in order.
 	Changes []Change
 	// Lost is set if the kernel dropped events because they were not received
@@ -166,7 +169,7 @@ func (m *Monitor) message(msg *message) error {
 		if err != nil {
 			return err
 		}
-		m.events = append(m.events, Event{Generation: g, Changes: m.changes})
+		m.events = append(m.events, Event{Generation: g, Port: msg.port, Changes: m.changes})
 		m.changes = nil
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -113,7 +114,8 @@ func (t *Tier) Prepare(p *Program) error {
 		if err == nil {
 			err = t.maps[f.name].Put(next.Slot, m)
 		}
-		if err == nil && followed[f.name] {
+		if err == nil {
+			t.forget(next.Slot, f.name)
 			path := t.slotPin(next.Slot, f.name)
 			os.Remove(path)
 			err = m.Pin(path)
@@ -163,15 +165,8 @@ func followMap[K, V comparable](t *Tier, name string, want map[K]V) error {
 	if err != nil || m == nil {
 		return err
 	}
-	defer m.Close()
-	have := make(map[K]V)
-	var k K
-	var v V
-	all := m.Iterate()
-	for all.Next(&k, &v) {
-		have[k] = v
-	}
-	if err := all.Err(); err != nil {
+	have, err := readMap[K, V](t, name)
+	if err != nil {
 		return err
 	}
 	for k, v := range want {
@@ -222,26 +217,49 @@ func putList[V any](m *ebpf.Map, list []V) error {
 	return nil
 }
 
-// followed are the maps of a slot that are read again. They have pins: to open
-// a map by its id, which is what a lookup in the map around it gives, takes
-// CAP_SYS_ADMIN (bpf(2), BPF_MAP_GET_FD_BY_ID).
-var followed = map[string]bool{"members": true, "locals": true}
+// slotMaps are the maps of a slot, each inside the map of its name. They have
+// pins: to open a map by its id, which is what a lookup in the map around it
+// gives, takes CAP_SYS_ADMIN (bpf(2), BPF_MAP_GET_FD_BY_ID).
+var slotMaps = []string{"members", "locals", "policies", "entries"}
 
 func (t *Tier) slotPin(slot uint32, name string) string {
 	return filepath.Join(t.dir, fmt.Sprintf("slot%d_%s", slot&1, name))
 }
 
-// inForce opens a followed map of the slot in force; nil before the first Swap.
+// slotMap is a map of a slot.
+type slotMap struct {
+	slot uint32
+	name string
+}
+
+// inForce opens a map of the slot in force, or has it open; nil before the
+// first Swap. It is the tier's to close.
 func (t *Tier) inForce(name string) (*ebpf.Map, error) {
 	s, err := t.state()
 	if err != nil {
 		return nil, err
 	}
+	at := slotMap{s.Slot & 1, name}
+	if m := t.slots[at]; m != nil {
+		return m, nil
+	}
 	m, err := ebpf.LoadPinnedMap(t.slotPin(s.Slot, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err == nil {
+		t.slots[at] = m
+	}
 	return m, err
+}
+
+// forget closes a map that is replaced by another.
+func (t *Tier) forget(slot uint32, name string) {
+	at := slotMap{slot & 1, name}
+	if m := t.slots[at]; m != nil {
+		m.Close()
+		delete(t.slots, at)
+	}
 }
 
 // Same reports whether a program is what is in force, reading the kernel.
@@ -264,22 +282,8 @@ func (t *Tier) Same(p *Program) (bool, error) {
 }
 
 func sameMap[K, V comparable](t *Tier, name string, want map[K]V) (bool, error) {
-	m, err := t.inForce(name)
-	if err != nil || m == nil {
-		return false, err
-	}
-	defer m.Close()
-	var k K
-	var v V
-	n := 0
-	all := m.Iterate()
-	for all.Next(&k, &v) {
-		if have, ok := want[k]; !ok || have != v {
-			return false, nil
-		}
-		n++
-	}
-	return n == len(want), all.Err()
+	have, err := readMap[K, V](t, name)
+	return maps.Equal(have, want), err
 }
 
 // Join adds a member to the program in force.
@@ -288,7 +292,6 @@ func (t *Tier) Join(m Member) error {
 	if err != nil || inner == nil {
 		return err
 	}
-	defer inner.Close()
 	return inner.Put(m.Cgroup, m.wire())
 }
 
@@ -298,7 +301,6 @@ func (t *Tier) Leave(cgroup uint64) error {
 	if err != nil || inner == nil {
 		return err
 	}
-	defer inner.Close()
 	if err := inner.Delete(cgroup); !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return err
 	}

@@ -136,7 +136,8 @@ type Tier struct {
 	maps    map[string]*ebpf.Map
 	links   map[string]link.Link
 	inner   map[string]*ebpf.MapSpec
-	next    *state // what Flip puts in force; nil if the rules stay
+	slots   map[slotMap]*ebpf.Map // those that are open
+	next    *state                // what Flip puts in force; nil if the rules stay
 }
 
 // dirOf returns where an instance has its pins: a directory in bpffs. instance
@@ -159,7 +160,7 @@ func Open(instance uint64) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tier{dir: dir, variant: Stamp, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link)}
+	t := &Tier{dir: dir, variant: Stamp, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link), slots: make(map[slotMap]*ebpf.Map)}
 	for _, name := range pinnedMaps {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "map_"+name), nil)
 		if err != nil {
@@ -253,7 +254,7 @@ func Install(instance uint64, cgroupRoot string, s *Support) (*Tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	t := &Tier{dir: dir, variant: variant, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link)}
+	t := &Tier{dir: dir, variant: variant, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link), slots: make(map[slotMap]*ebpf.Map)}
 	own, err := spec(variant)
 	if err != nil {
 		return nil, err
@@ -337,7 +338,7 @@ func (t *Tier) Check() error {
 		return err
 	}
 	if s.Digest != ([digestSize]byte{}) { // a policy is in force
-		for name := range followed {
+		for _, name := range slotMaps {
 			if _, err := os.Stat(t.slotPin(s.Slot, name)); err != nil {
 				return fmt.Errorf("pin of map %s: %w", name, err)
 			}
@@ -354,6 +355,9 @@ func (t *Tier) Check() error {
 // Close closes what this process has open. The programs go on.
 func (t *Tier) Close() {
 	for _, m := range t.maps {
+		m.Close()
+	}
+	for _, m := range t.slots {
 		m.Close()
 	}
 	for _, l := range t.links {
@@ -406,7 +410,7 @@ func (t *Tier) current(p *Program) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for name := range followed {
+	for _, name := range slotMaps {
 		if _, err := os.Stat(t.slotPin(s.Slot, name)); err != nil {
 			return false, nil
 		}

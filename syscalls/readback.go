@@ -1,0 +1,83 @@
+package syscalls
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// Program reads back what is in force, so that it can be put in force again;
+// nil before the first Swap.
+func (t *Tier) Program() (*Program, error) {
+	p := &Program{}
+	members, err := readMap[uint64, member](t, "members")
+	if err != nil || members == nil {
+		return nil, err
+	}
+	for cgroup, m := range members {
+		p.Members = append(p.Members, Member{
+			Cgroup: cgroup, Netns: m.Netns, Policy: m.Policy, Identity: m.Identity, Source: m.Source,
+			Audit: m.Flags&memberAudit != 0,
+		})
+	}
+	locals, err := readMap[local, uint32](t, "locals")
+	if err != nil {
+		return nil, err
+	}
+	for l := range locals {
+		p.Locals = append(p.Locals, Local(l))
+	}
+	policies, err := readList[policy](t, "policies")
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range policies {
+		p.Policies = append(p.Policies, Policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, PolicyFlags(q.Flags)})
+	}
+	p.Entries, err = readList[Entry](t, "entries")
+	return p, err
+}
+
+func readMap[K comparable, V any](t *Tier, name string) (map[K]V, error) {
+	m, err := t.inForce(name)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	all := make(map[K]V)
+	var k K
+	var v V
+	each := m.Iterate()
+	for each.Next(&k, &v) {
+		all[k] = v
+	}
+	if err := each.Err(); err != nil {
+		return nil, fmt.Errorf("read map %s: %w", name, err)
+	}
+	return all, nil
+}
+
+// readList reads an array. That of an empty list has one element, which is zero.
+func readList[V comparable](t *Tier, name string) ([]V, error) {
+	m, err := t.inForce(name)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	list := make([]V, m.MaxEntries())
+	keys := make([]uint32, len(list))
+	var cursor ebpf.MapBatchCursor
+	for n := 0; n < len(list); {
+		got, err := m.BatchLookup(&cursor, keys[n:], list[n:], nil)
+		n += got
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read map %s: %w", name, err)
+		}
+	}
+	if len(list) == 1 && list[0] == *new(V) {
+		return nil, nil
+	}
+	return list, nil
+}

@@ -42,8 +42,12 @@ generate: ## compile the cgroup-BPF programs anew (clang, libbpf-dev)
 	BPF2GO_CFLAGS="-idirafter /usr/include/$$(uname -m)-linux-gnu" $(GO) generate ./syscalls
 
 .PHONY: bench
-bench: ## benchmarks (root)
-	$(GO) test -run '^$$' -bench . -timeout 60m ./...
+bench: benchtools ## benchmarks (root), to docs/benchmarks.md; BENCH=packets: one part
+	$(GO) run ./bench/report -only "$(BENCH)"
+
+.PHONY: benchtools
+benchtools: tools # and what benchmarks compare with
+	@./e2e/tools.sh nginx:nginx wrk:wrk iperf3:iperf3 firewall-cmd:firewalld dbus-daemon:dbus-daemon
 
 .PHONY: install
 install: build ## install to /usr/local/bin

@@ -1,0 +1,66 @@
+package main
+
+// part is a subject of the page: benchmarks that are run together, and what of
+// their figures is shown.
+type part struct {
+	name       string
+	benchmarks []benchmarks
+	tables     []table
+}
+
+// benchmarks are those of a package whose names match a pattern.
+type benchmarks struct{ pkg, pattern, time string }
+
+// table shows one figure of one benchmark. Sub-benchmarks are named by
+// key=value, divided by slashes, and the table's two directions are such keys;
+// what further keys say goes with the row. Figures that nobody names are shown
+// by a table without a unit: one column for each.
+type table struct {
+	benchmark string // BenchmarkX without its Benchmark
+	caption   string
+	row       string // key of rows; "" with more than one: all keys but col
+	col       string // key of columns
+	unit      string // as the benchmark reports it
+	show      string // unit to show it in; see scales
+	base      string // row that others are compared with: each figure gets its ratio
+	plot      bool   // also as a curve, with col along the x axis
+}
+
+// parts in the order in which they run.
+var parts = []part{
+	{
+		name: "packets",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkDatagram$|^BenchmarkConnect$|^BenchmarkExchange$|^BenchmarkBulk$", "200x"},
+		},
+		tables: []table{
+			{benchmark: "Datagram"}, {benchmark: "Connect"}, {benchmark: "Exchange"}, {benchmark: "Bulk"},
+		},
+	},
+	{
+		name: "control",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkParse$|^BenchmarkApply$|^BenchmarkPlan$", "1x"},
+		},
+		tables: []table{
+			{benchmark: "Parse"}, {benchmark: "Apply"}, {benchmark: "Plan"},
+		},
+	},
+}
+
+func partByName(name string) (part, bool) {
+	for _, p := range parts {
+		if p.name == name {
+			return p, true
+		}
+	}
+	return part{}, false
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}

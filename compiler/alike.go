@@ -40,7 +40,7 @@ func appendSaid(b []byte, n *model.SocketNamespace) []byte {
 		for i := range rules {
 			r := &rules[i]
 			b = appendRule(b, r)
-			named = named || r.Log || names(r.Local, n.Name) || names(r.Peers, n.Name)
+			named = named || r.Log || r.Audit || names(r.Local, n.Name) || names(r.Peers, n.Name)
 		}
 		if d := n.Default.For(h); d != nil {
 			b = appendText(b, string(d.Action))
@@ -78,10 +78,14 @@ func appendRule(b []byte, r *model.Rule) []byte {
 	}
 	b = appendPeers(b, r.Local)
 	b = appendPeers(b, r.Peers)
+	flags := byte(0)
 	if r.Log {
-		return append(b, 1)
+		flags |= 1
 	}
-	return append(b, 0)
+	if r.Audit {
+		flags |= 2
+	}
+	return append(b, flags)
 }
 
 func appendPeers(b []byte, peers []model.Peer) []byte {

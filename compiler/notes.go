@@ -57,9 +57,7 @@ func ruleNote(r *model.Rule, calls bool) string {
 	switch {
 	case !calls:
 		return packetNote(r)
-	case r.Action == model.Deny && r.Log && r.Hook == model.Bind:
-		return "a bind that it refuses is counted and not logged: no packet is sent"
-	case r.Hook == model.Connect && r.Action == model.Deny && !r.Log:
+	case r.Hook == model.Connect && r.Action == model.Deny:
 		return "" // the call gives the exact error
 	case r.Hook == model.Accept && packetNote(r) != "":
 		return packetNote(r) + "; a local application whose connect(2) it refuses sees the error itself"

@@ -135,9 +135,14 @@ func refuseVerdict(e model.Errno) nft.Statement { return jumpTo(nft.VerdictGoto,
 // pass and the log line of what enforcing would have refused.
 func (l *lowering) deny(what string, errno model.Errno, refuse refusal, allow nft.Statement) (log []nft.Statement, verdict nft.Statement) {
 	if l.audit {
-		return logStatements(fmt.Sprintf("sockns audit %s %s %s ", l.n.Name, what, errno)), allow
+		return l.auditLog(what, errno), allow
 	}
 	return nil, refuse(errno)
+}
+
+// auditLog returns the log line of what enforcing would have refused.
+func (l *lowering) auditLog(what string, errno model.Errno) []nft.Statement {
+	return logStatements(fmt.Sprintf("sockns audit %s %s %s ", l.n.Name, what, errno))
 }
 
 // ruleLog returns the log line of a rule's decision; that of audit mode,
@@ -204,6 +209,10 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 	what := fmt.Sprintf("%s#%d", r.Hook, r.Index)
 	verdict := allow
 	var log []nft.Statement
+	if r.Audit {
+		e.clause(dims, l.comment(r), l.auditLog(what, errnoOr(r.Error, model.ECONNREFUSED)), nft.Counter{})
+		return false
+	}
 	if r.Action == model.Deny {
 		log, verdict = l.deny(what, errnoOr(r.Error, model.ECONNREFUSED), refuse, allow)
 	}
@@ -237,6 +246,10 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 		what := fmt.Sprintf("bind#%d", r.Index)
 		var verdict nft.Statement = pass
 		var log, tail []nft.Statement
+		if r.Audit {
+			e.clause(dims, l.comment(r), l.auditLog(what, model.ECONNREFUSED), nft.Counter{})
+			continue
+		}
 		if r.Action == model.Deny {
 			log, verdict = l.deny(what, model.ECONNREFUSED, refuse, pass)
 			tail = append(tail, nft.Counter{})

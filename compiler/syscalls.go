@@ -194,9 +194,11 @@ func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 		if r.Hook != model.Bind && r.Error == "" {
 			verdict.Error = errnoNumber(model.ECONNREFUSED)
 		}
-		if r.Log && r.Hook != model.Bind {
-			verdict.Action = syscalls.Pass // the packet is logged and refused
+		if r.Audit {
+			verdict.Action |= syscalls.Audit
 		}
+	} else if r.Log {
+		verdict.Action |= syscalls.Logs
 	}
 	return append(list, verdict)
 }

@@ -149,10 +149,10 @@ func (h *Host) refusedCalls() (map[uint32][]CallsRefused, error) {
 		return nil, err
 	}
 	defer tier.Close()
-	list, err := tier.Refusals()
+	list, err := tier.Tallies()
 	byIdentity := make(map[uint32][]CallsRefused)
 	for _, r := range list {
-		if int(r.Hook) < len(model.Hooks) {
+		if r.Outcome == syscalls.Refused && int(r.Hook) < len(model.Hooks) {
 			byIdentity[r.Identity] = append(byIdentity[r.Identity], CallsRefused{model.Hooks[r.Hook].String(), int(r.Rule), r.Count})
 		}
 	}

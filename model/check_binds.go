@@ -58,7 +58,7 @@ func (r *reader) ambiguousBinds() {
 // allows: then somebody has thought about it.
 func deniedBefore(earlier []Rule, rule *Rule) bool {
 	return slices.ContainsFunc(earlier, func(d Rule) bool {
-		if d.Action != Deny {
+		if d.Action != Deny || d.Audit {
 			return false
 		}
 		return len(d.Ports) == 0 || len(rule.Ports) == 0 || slices.ContainsFunc(d.Ports, func(a PortRange) bool {

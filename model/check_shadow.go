@@ -25,6 +25,9 @@ func (r *reader) shadowed() {
 
 // ruleCovers reports whether a matches whatever b does; both are of one hook.
 func (p *Policy) ruleCovers(n *SocketNamespace, a, b *Rule) bool {
+	if a.Audit {
+		return false // it decides nothing
+	}
 	for _, proto := range Protocols {
 		if b.coversProtocol(proto) && !a.coversProtocol(proto) {
 			return false

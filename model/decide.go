@@ -114,7 +114,7 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	}
 	for i := range n.Bind {
 		r := &n.Bind[i]
-		if r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, local.Addr())) {
+		if !r.Audit && r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, local.Addr())) {
 			return r.verdict(bindError(p, n, proto, local, own), audit)
 		}
 	}
@@ -176,7 +176,7 @@ func decidePeer(p *Policy, h Hook, f Flow) Verdict {
 	port := f.To.Address.Port() // connect: the remote port; accept: the local port
 	for i := range n.Rules(h) {
 		r := &n.Rules(h)[i]
-		if r.covers(f.Protocol, port) && p.localMatches(n, r, us.Address.Addr()) && p.peerMatches(r, us, them, f.Protocol) {
+		if !r.Audit && r.covers(f.Protocol, port) && p.localMatches(n, r, us.Address.Addr()) && p.peerMatches(r, us, them, f.Protocol) {
 			return r.verdict(ECONNREFUSED, audit)
 		}
 	}

@@ -80,7 +80,8 @@ var (
 		{"protocol", "one or a list of protocols; absent: all", formProtocols},
 		{"ports", "local ports: one, a range, or a list; absent: all", formPorts},
 		{"local", "local addresses; absent: the namespace's addresses", formLocals},
-		{"log", "log each decision of the rule", formBool},
+		{"log", "report what the rule allows, too", formBool},
+		{"audit", "only with deny: report what it would refuse, and let the rules behind it decide", formBool},
 	}
 	connectKeys = []key{
 		{"action", "allow (default) or deny", formAction},
@@ -89,7 +90,8 @@ var (
 		{"ports", "remote ports: one, a range, or a list; absent: all", formPorts},
 		{"local", "local addresses; absent: the namespace's addresses", formLocals},
 		{"to", "peers: one or a list; absent: any", formPeers},
-		{"log", "log each decision of the rule", formBool},
+		{"log", "report what the rule allows, too", formBool},
+		{"audit", "only with deny: report what it would refuse, and let the rules behind it decide", formBool},
 	}
 	acceptKeys = []key{
 		{"action", "allow (default) or deny", formAction},
@@ -98,7 +100,8 @@ var (
 		{"ports", "local ports: one, a range, or a list; absent: all", formPorts},
 		{"local", "local addresses; absent: the namespace's addresses", formLocals},
 		{"from", "peers: one or a list; absent: any", formPeers},
-		{"log", "log each decision of the rule", formBool},
+		{"log", "report what the rule allows, too", formBool},
+		{"audit", "only with deny: report what it would refuse, and let the rules behind it decide", formBool},
 	}
 	defaultsKeys = []key{
 		{"bind", "default of bind", formBindDefault},

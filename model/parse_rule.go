@@ -26,7 +26,7 @@ func (r *reader) rule(h Hook, index int, n *yaml.Node) Rule {
 		what = "an accept rule"
 	}
 	r.wrongDirection(h, n)
-	var errnoAt, portsAt *yaml.Node
+	var errnoAt, portsAt, auditAt *yaml.Node
 	r.fields(n, what, hookKeys[h], func(name string, k, v *yaml.Node) {
 		switch name {
 		case "action":
@@ -47,15 +47,17 @@ func (r *reader) rule(h Hook, index int, n *yaml.Node) Rule {
 		case "to", "from":
 			rule.Peers = r.peers(v, name)
 		case "log":
-			if b := r.node(v); b != nil && (b.Kind != yaml.ScalarNode || b.Tag != "!!bool") {
-				r.errorf(r.at(b), "log is %s; it has to be true or false", kind(b))
-			} else if b != nil {
-				rule.Log = b.Value == "true" || b.Value == "True" || b.Value == "TRUE"
-			}
+			rule.Log = r.boolean(v, name)
+		case "audit":
+			auditAt = k
+			rule.Audit = r.boolean(v, name)
 		}
 	})
 	if errnoAt != nil && rule.Action == Allow {
 		r.errorf(r.at(errnoAt), "error without a denial: add action: deny, or remove error")
+	}
+	if rule.Audit && rule.Action == Allow {
+		r.errorf(r.at(auditAt), "audit of a rule that allows: it says what a denial would refuse; add action: deny, or write log: true")
 	}
 	if portsAt != nil {
 		for _, p := range rule.Protocols {
@@ -65,6 +67,19 @@ func (r *reader) rule(h Hook, index int, n *yaml.Node) Rule {
 		}
 	}
 	return rule
+}
+
+// boolean reads true or false; anything else is an error.
+func (r *reader) boolean(v *yaml.Node, name string) bool {
+	b := r.node(v)
+	if b == nil {
+		return false
+	}
+	if b.Kind != yaml.ScalarNode || b.Tag != "!!bool" {
+		r.errorf(r.at(b), "%s is %s; it has to be true or false", name, kind(b))
+		return false
+	}
+	return b.Value == "true" || b.Value == "True" || b.Value == "TRUE"
 }
 
 // wrongDirection says it better than "unknown key" if to and from are swapped.

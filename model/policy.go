@@ -185,6 +185,7 @@ type Rule struct {
 	Local     []Peer      // empty: the namespace's addresses, all where it has none
 	Peers     []Peer      // to or from; empty: any; never set for bind
 	Log       bool
+	Audit     bool // only with Deny: counted and reported, but the rules behind it decide
 	Pos       Position
 }
 

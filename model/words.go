@@ -29,6 +29,9 @@ func (r *Rule) Words() string {
 	if r.Log {
 		b.WriteString(", logged")
 	}
+	if r.Audit {
+		b.WriteString(", in audit")
+	}
 	return b.String()
 }
 

@@ -18,17 +18,18 @@ type programAddr struct {
 	W [4]uint32
 }
 
+type programDecision struct {
+	_        structs.HostLayout
+	Identity uint32
+	Hook     uint8
+	Outcome  uint8
+	Rule     uint16
+}
+
 type programNote struct {
 	_     structs.HostLayout
 	Flags uint32
 	Asked programAddr
-}
-
-type programRefusal struct {
-	_        structs.HostLayout
-	Identity uint32
-	Hook     uint16
-	Rule     uint16
 }
 
 type programRewritten struct {
@@ -50,17 +51,25 @@ type programState struct {
 	Digest [28]uint8
 }
 
+type programTally struct {
+	_        structs.HostLayout
+	Count    uint64
+	Window   uint64
+	Reported uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	programMapActive              = "active"
+	programMapDecisions           = "decisions"
 	programMapEntries             = "entries"
 	programMapLocals              = "locals"
 	programMapMembers             = "members"
 	programMapNotes               = "notes"
 	programMapPolicies            = "policies"
-	programMapRefused             = "refused"
+	programMapReports             = "reports"
 	programMapRewrites            = "rewrites"
 	programMapStamps              = "stamps"
 	programProgSocknsBind4        = "sockns_bind4"
@@ -74,6 +83,7 @@ const (
 	programProgSocknsRecvmsg6     = "sockns_recvmsg6"
 	programProgSocknsSendmsg4     = "sockns_sendmsg4"
 	programProgSocknsSendmsg6     = "sockns_sendmsg6"
+	programVarKnowProcess         = "know_process"
 	programVarNothingYet          = "nothing_yet"
 	programVarUseCast             = "use_cast"
 )
@@ -137,23 +147,25 @@ type programProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type programMapSpecs struct {
-	Active   *ebpf.MapSpec `ebpf:"active"`
-	Entries  *ebpf.MapSpec `ebpf:"entries"`
-	Locals   *ebpf.MapSpec `ebpf:"locals"`
-	Members  *ebpf.MapSpec `ebpf:"members"`
-	Notes    *ebpf.MapSpec `ebpf:"notes"`
-	Policies *ebpf.MapSpec `ebpf:"policies"`
-	Refused  *ebpf.MapSpec `ebpf:"refused"`
-	Rewrites *ebpf.MapSpec `ebpf:"rewrites"`
-	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
+	Active    *ebpf.MapSpec `ebpf:"active"`
+	Decisions *ebpf.MapSpec `ebpf:"decisions"`
+	Entries   *ebpf.MapSpec `ebpf:"entries"`
+	Locals    *ebpf.MapSpec `ebpf:"locals"`
+	Members   *ebpf.MapSpec `ebpf:"members"`
+	Notes     *ebpf.MapSpec `ebpf:"notes"`
+	Policies  *ebpf.MapSpec `ebpf:"policies"`
+	Reports   *ebpf.MapSpec `ebpf:"reports"`
+	Rewrites  *ebpf.MapSpec `ebpf:"rewrites"`
+	Stamps    *ebpf.MapSpec `ebpf:"stamps"`
 }
 
 // programVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type programVariableSpecs struct {
-	NothingYet *ebpf.VariableSpec `ebpf:"nothing_yet"`
-	UseCast    *ebpf.VariableSpec `ebpf:"use_cast"`
+	KnowProcess *ebpf.VariableSpec `ebpf:"know_process"`
+	NothingYet  *ebpf.VariableSpec `ebpf:"nothing_yet"`
+	UseCast     *ebpf.VariableSpec `ebpf:"use_cast"`
 }
 
 // programObjects contains all objects after they have been loaded into the kernel.
@@ -176,26 +188,28 @@ func (o *programObjects) Close() error {
 //
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programMaps struct {
-	Active   *ebpf.Map `ebpf:"active"`
-	Entries  *ebpf.Map `ebpf:"entries"`
-	Locals   *ebpf.Map `ebpf:"locals"`
-	Members  *ebpf.Map `ebpf:"members"`
-	Notes    *ebpf.Map `ebpf:"notes"`
-	Policies *ebpf.Map `ebpf:"policies"`
-	Refused  *ebpf.Map `ebpf:"refused"`
-	Rewrites *ebpf.Map `ebpf:"rewrites"`
-	Stamps   *ebpf.Map `ebpf:"stamps"`
+	Active    *ebpf.Map `ebpf:"active"`
+	Decisions *ebpf.Map `ebpf:"decisions"`
+	Entries   *ebpf.Map `ebpf:"entries"`
+	Locals    *ebpf.Map `ebpf:"locals"`
+	Members   *ebpf.Map `ebpf:"members"`
+	Notes     *ebpf.Map `ebpf:"notes"`
+	Policies  *ebpf.Map `ebpf:"policies"`
+	Reports   *ebpf.Map `ebpf:"reports"`
+	Rewrites  *ebpf.Map `ebpf:"rewrites"`
+	Stamps    *ebpf.Map `ebpf:"stamps"`
 }
 
 func (m *programMaps) Close() error {
 	return _ProgramClose(
 		m.Active,
+		m.Decisions,
 		m.Entries,
 		m.Locals,
 		m.Members,
 		m.Notes,
 		m.Policies,
-		m.Refused,
+		m.Reports,
 		m.Rewrites,
 		m.Stamps,
 	)
@@ -205,8 +219,9 @@ func (m *programMaps) Close() error {
 //
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programVariables struct {
-	NothingYet *ebpf.Variable `ebpf:"nothing_yet"`
-	UseCast    *ebpf.Variable `ebpf:"use_cast"`
+	KnowProcess *ebpf.Variable `ebpf:"know_process"`
+	NothingYet  *ebpf.Variable `ebpf:"nothing_yet"`
+	UseCast     *ebpf.Variable `ebpf:"use_cast"`
 }
 
 // programPrograms contains all programs after they have been loaded into the kernel.

@@ -306,27 +306,3 @@ func (t *Tier) Leave(cgroup uint64) error {
 	}
 	return nil
 }
-
-// Refusal counts the calls that one rule refused.
-type Refusal struct {
-	Identity uint32
-	Hook     uint16 // 0 bind, 1 connect, 2 accept
-	Rule     uint16 // from 1; 0: the default
-	Count    uint64
-}
-
-// Refusals reads what was refused since the programs were installed. Rules of
-// former policies are among them.
-func (t *Tier) Refusals() ([]Refusal, error) {
-	var key struct {
-		Identity   uint32
-		Hook, Rule uint16
-	}
-	var n uint64
-	var list []Refusal
-	all := t.maps["refused"].Iterate()
-	for all.Next(&key, &n) {
-		list = append(list, Refusal{key.Identity, key.Hook, key.Rule, n})
-	}
-	return list, all.Err()
-}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 )
@@ -38,7 +40,7 @@ var hooks = []hook{
 
 // The maps that outlive a process: those that hold the policy, and those that
 // hold what happened.
-var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "refused", "rewrites", "notes", "stamps"}
+var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "decisions", "reports", "rewrites", "notes", "stamps"}
 
 // Variant is how the programs learn which cgroup a socket was made in.
 type Variant string
@@ -116,6 +118,10 @@ func spec(variant Variant) (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if err := spec.Variables["use_cast"].Set(variant == Cast); err != nil {
+		return nil, err
+	}
+	// An error means that the kernel can't: reports then have no process.
+	if err := spec.Variables["know_process"].Set(features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetCurrentComm) == nil); err != nil {
 		return nil, err
 	}
 	if variant == Cast {

@@ -22,7 +22,7 @@ type Member struct {
 	Policy   uint32 // index in Program.Policies
 	Identity uint32 // of the socket namespace or instance; never 0
 	Source   uint32 // of the socket namespace or template; never 0
-	Audit    bool   // nothing is refused or rewritten
+	Audit    bool   // nothing is refused or rewritten, but reported
 }
 
 // Span is a part of Program.Entries.
@@ -117,11 +117,15 @@ const (
 // Action is what a verdict does.
 type Action uint8
 
-// The actions. Pass leaves the decision to the packets' rules.
+// The actions. Pass leaves the decision to the packets' rules. Logs and Audit
+// are added to one: what is allowed is reported; what would be refused is
+// reported, and the entries behind decide.
 const (
 	Pass Action = iota
 	Allow
 	Deny
+	Logs  Action = 0x10
+	Audit Action = 0x20
 )
 
 // Entry is one step of a list. Its layout is that of struct entry in

@@ -52,6 +52,10 @@ typedef volatile struct bpf_sock_addr ctx_t;
 // without, it is noted when the socket is made.
 volatile const bool use_cast = true;
 
+// Set by the loader: the kernel tells these programs which process calls
+// (about Linux 6.1).
+volatile const bool know_process = true;
+
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
 #define MAX_LEVEL 32   // cgroups above a socket's that are asked
@@ -112,7 +116,7 @@ struct entry {
 	__u8 kind;
 	__u8 protocols; // VERDICT: bits of protocols
 	__u8 needs;     // VERDICT: what must have matched
-	__u8 action;    // VERDICT: UNDECIDED, ALLOW or DENY
+	__u8 action;    // VERDICT: UNDECIDED, ALLOW or DENY, and ACTION_ bits
 	__u16 error;    // 0: the hook's default
 	__u16 rule;     // from 1; 0: the default
 };
@@ -150,13 +154,43 @@ struct {
 	__type(key, __u32); __type(value, struct state);
 } active SEC(".maps");
 
-// What was refused, for status.
-struct refusal { __u32 identity; __u16 hook; __u16 rule; };
+// How often each rule of each namespace decided, and how many of these
+// decisions were reported in the current window of time.
+struct decision { __u32 identity; __u8 hook; __u8 outcome; __u16 rule; };
+struct tally { __u64 count, window, reported; };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
-	__type(key, struct refusal); __type(value, __u64);
-} refused SEC(".maps");
+	__type(key, struct decision); __type(value, struct tally);
+} decisions SEC(".maps");
 enum { HOOK_BIND, HOOK_CONNECT, HOOK_ACCEPT };
+enum outcome { REFUSED, AUDITED, LOGGED };
+
+// A flood of refusals costs a count each; this many are reported.
+#define REPORTS_IN_WINDOW 32
+#define WINDOW_NS 1000000000ULL
+
+// report is one decision. Who is too slow to read them finds out from count.
+struct report {
+	__u64 time;   // CLOCK_BOOTTIME, ns
+	__u64 count;  // decisions of this rule, namespace and outcome until now
+	__u64 netns;  // cookie
+	__u64 cgroup; // id of the calling process's
+	__u32 pid, tid;
+	__u32 identity; // of the end that decided
+	__u32 peer;     // of the other end; 0: nobody's, or unknown
+	struct addr local, remote; // as that end sees them
+	__u16 port;        // the rule's: bind and accept local, connect remote
+	__u16 source_port; // of the calling socket; 0: not yet known
+	__u16 error, rule;
+	__u8 hook, outcome, protocol;
+	__u8 identified;   // peer is known, even if it is 0
+	__u8 family6;
+	__u8 pad[3];
+	char comm[16];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 20);
+} reports SEC(".maps");
 
 // What is known of one socket.
 struct note {
@@ -294,6 +328,7 @@ static __always_inline __u32 slot_in_force(void)
 /* ---- asking a list ---- */
 
 enum { UNDECIDED, ALLOW, DENY, NO_RULE };
+enum { ACTION_LOGS = 0x10, ACTION_AUDIT = 0x20, ACTION_MASK = 0x0f };
 
 // question is what a list is asked, and how far the answer is.
 struct question {
@@ -311,7 +346,9 @@ struct question {
 	__u8 got, maybe;
 	__u8 answer;
 	bool is_default;
+	bool logs;           // the rule that decided reports what it allows
 	__u16 error, rule;
+	__u16 audited, audited_error; // the first rule in audit that would have refused; 0: none
 };
 
 static __always_inline const struct entry *entry_at(__u32 slot, __u32 index)
@@ -363,7 +400,15 @@ static long ask_entry(__u32 i, struct question *q)
 	case DEFAULT:
 		if (e->protocols & q->protocol) {
 			if ((q->got & e->needs) == e->needs) {
-				q->answer = e->action;
+				if (e->action & ACTION_AUDIT) {
+					if (!q->audited) {
+						q->audited = e->rule;
+						q->audited_error = e->error;
+					}
+					break;
+				}
+				q->answer = e->action & ACTION_MASK;
+				q->logs = (e->action & ACTION_LOGS) != 0;
 				q->error = e->error;
 				q->rule = e->rule;
 				q->is_default = e->kind == DEFAULT;
@@ -374,9 +419,9 @@ static long ask_entry(__u32 i, struct question *q)
 				return 1;
 			}
 		}
-		q->got = q->maybe = (__u8)*(volatile __u32 *)&nothing_yet;
 		break;
 	}
+	if (e->kind >= VERDICT) q->got = q->maybe = (__u8)*(volatile __u32 *)&nothing_yet;
 	return 0;
 }
 
@@ -387,11 +432,16 @@ __noinline int ask(struct question *q, const struct span *list)
 	on_stack.first = list->first;
 	on_stack.got = on_stack.maybe = (__u8)*(volatile __u32 *)&nothing_yet;
 	on_stack.answer = NO_RULE;
+	on_stack.audited = 0;
+	on_stack.logs = false;
 	bpf_loop(list->count, ask_entry, &on_stack, 0);
 	q->answer = on_stack.answer;
 	q->is_default = on_stack.is_default;
 	q->error = on_stack.error;
 	q->rule = on_stack.rule;
+	q->logs = on_stack.logs;
+	q->audited = on_stack.audited;
+	q->audited_error = on_stack.audited_error;
 	return 0;
 }
 
@@ -438,14 +488,79 @@ static __always_inline const struct policy *policy_of(__u32 slot, const struct w
 	return tab ? bpf_map_lookup_elem(tab, &index) : NULL;
 }
 
-static __always_inline int refuse(__u32 identity, __u16 hook, __u16 rule, int error)
+/* ---- telling what was decided ---- */
+
+// tally counts a decision; it returns its number, or 0 if enough of its kind
+// were reported for now.
+static __always_inline __u64 tally(const struct decision *k, __u64 now)
 {
-	struct refusal k = { .identity = identity, .hook = hook, .rule = rule };
-	__u64 one = 1, *n = bpf_map_lookup_elem(&refused, &k);
-	if (n) __sync_fetch_and_add(n, 1);
-	else bpf_map_update_elem(&refused, &k, &one, BPF_NOEXIST);
-	bpf_set_retval(-error);
+	struct tally first = { .count = 1, .window = now, .reported = 1 };
+	struct tally *t = bpf_map_lookup_elem(&decisions, k);
+	if (!t) {
+		if (!bpf_map_update_elem(&decisions, k, &first, BPF_NOEXIST)) return 1;
+		t = bpf_map_lookup_elem(&decisions, k); // another CPU was faster
+		if (!t) return 1;
+	}
+	__sync_fetch_and_add(&t->count, 1);
+	if (now - t->window >= WINDOW_NS) {
+		t->window = now;
+		t->reported = 0;
+	}
+	if (t->reported >= REPORTS_IN_WINDOW) return 0;
+	t->reported++;
+	return t->count;
+}
+
+// report tells what q's list decided.
+__noinline int report(ctx_t *ctx, const struct question *q, __u32 hook, __u32 outcome)
+{
+	if (!q) return 0;
+	struct decision k = { .identity = q->identity, .hook = hook, .outcome = outcome, .rule = q->rule };
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 count = tally(&k, now);
+	if (!count) return 0;
+	struct report *r = bpf_ringbuf_reserve(&reports, sizeof(*r), 0);
+	if (!r) return 0;
+	struct bpf_sock *sk = ctx->sk;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->time = now;
+	r->count = count;
+	r->netns = bpf_get_netns_cookie((void *)ctx);
+	if (know_process) {
+		__u64 ids = bpf_get_current_pid_tgid();
+		r->pid = ids >> 32;
+		r->tid = (__u32)ids;
+		r->cgroup = bpf_get_current_cgroup_id();
+		bpf_get_current_comm(r->comm, sizeof(r->comm));
+	}
+	r->identity = q->identity;
+	r->peer = q->them;
+	r->identified = q->identified;
+	r->local = q->local;
+	r->remote = q->peer;
+	r->port = q->port;
+	if (sk) r->source_port = sk->src_port;
+	r->error = q->error;
+	r->rule = q->rule;
+	r->hook = hook;
+	r->outcome = outcome;
+	r->protocol = q->protocol;
+	r->family6 = ctx->user_family == AF_INET6;
+	bpf_ringbuf_submit(r, 0);
 	return 0;
+}
+
+// report_audited tells of the deny rule in audit that q's list came to before
+// the one that decided.
+static __always_inline void report_audited(ctx_t *ctx, struct question *q, __u32 hook)
+{
+	if (!q->audited) return;
+	__u16 error = q->error, rule = q->rule;
+	q->error = q->audited_error;
+	q->rule = q->audited;
+	report(ctx, q, hook, AUDITED);
+	q->error = error;
+	q->rule = rule;
 }
 
 /* ---- who receives ---- */
@@ -520,7 +635,8 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 	__u32 slot = slot_in_force();
 	__u64 netns = bpf_get_netns_cookie((void *)ctx);
 	struct who me = {};
-	if (!find_sender(ctx, slot, &me) || (me.flags & MEMBER_AUDIT)) return 0;
+	if (!find_sender(ctx, slot, &me)) return 0;
+	bool audit = me.flags & MEMBER_AUDIT;
 	const struct policy *p = policy_of(slot, &me);
 	if (!p) return 0;
 	bool wildcard = is_wildcard(&asked);
@@ -536,13 +652,19 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 		}
 		ask(&q, &p->bind);
 		if (wildcard) q.local = asked;
+		if (q.audited && !q.audited_error) q.audited_error = bind_error(ctx, &q, p, wildcard);
+		report_audited(ctx, &q, HOOK_BIND);
 		bool elsewhere = q.is_default && !q.own;
 		if (q.answer == DENY || elsewhere) {
-			int error = elsewhere ? EADDRNOTAVAIL : q.error;
-			if (!error) error = bind_error(ctx, &q, p, wildcard);
-			out->error = error;
-			refuse(me.identity, HOOK_BIND, q.rule, error);
-			return 0;
+			if (elsewhere) q.error = EADDRNOTAVAIL;
+			if (!q.error) q.error = bind_error(ctx, &q, p, wildcard);
+			report(ctx, &q, HOOK_BIND, audit ? AUDITED : REFUSED);
+			if (!audit) {
+				out->error = q.error;
+				return 0;
+			}
+		} else if (q.logs) {
+			report(ctx, &q, HOOK_BIND, LOGGED);
 		}
 	}
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -550,7 +672,7 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 		n->flags &= ~REWRITTEN;
 		if (q.port) n->flags |= BOUND_PORT;
 	}
-	if (!wildcard || (p->flags & OWNS_ALL) || !n) return 0;
+	if (!wildcard || audit || (p->flags & OWNS_ALL) || !n) return 0;
 	bool four = (p->flags & ONE_ADDRESS4) != 0, six = (p->flags & ONE_ADDRESS6) != 0;
 	bool serves4 = !family6 || is_v4(&asked) || !v6only(ctx);
 	bool serves6 = family6 && !is_v4(&asked);
@@ -573,7 +695,7 @@ SEC("cgroup/bind4") int sockns_bind4(ctx_t *ctx)
 	struct addr asked = mapped(ctx->user_ip4);
 	struct decided d = {};
 	decide_bind(ctx, &asked, false, &d);
-	if (d.error) return 0;
+	if (d.error) { bpf_set_retval(-d.error); return 0; }
 	if (d.rewrite) ctx->user_ip4 = bpf_htonl(d.to.w[3]);
 	return 1;
 }
@@ -583,7 +705,7 @@ SEC("cgroup/bind6") int sockns_bind6(ctx_t *ctx)
 	struct addr asked = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
 	struct decided d = {};
 	decide_bind(ctx, &asked, true, &d);
-	if (d.error) return 0;
+	if (d.error) { bpf_set_retval(-d.error); return 0; }
 	if (d.rewrite) {
 		ctx->user_ip6[0] = bpf_htonl(d.to.w[0]);
 		ctx->user_ip6[1] = bpf_htonl(d.to.w[1]);
@@ -606,7 +728,8 @@ static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, str
 	__u32 slot = slot_in_force();
 	__u64 netns = bpf_get_netns_cookie((void *)ctx);
 	struct who me = {};
-	if (!find_sender(ctx, slot, &me) || (me.flags & MEMBER_AUDIT)) return 0;
+	if (!find_sender(ctx, slot, &me)) return 0;
+	bool audit = me.flags & MEMBER_AUDIT;
 	const struct policy *p = policy_of(slot, &me);
 	if (!p) return 0;
 	// The kernel takes the wildcard for loopback (ip_route_connect, ip6_datagram_connect).
@@ -621,11 +744,14 @@ static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, str
 		void *tab = bpf_map_lookup_elem(&locals, &slot);
 		near = tab && bpf_map_lookup_elem(tab, &k);
 	}
-	if (!bound && !is_loopback(&to) && !(p->flags & OWNS_ALL)) *from = is_v4(&to) ? p->source4 : p->source6;
 	struct question q = {
 		.slot = slot, .identity = me.identity, .protocol = protocol, .port = bpf_ntohs(ctx->user_port),
 		.local = *from, .peer = to, .peer_known = true,
 	};
+	if (!bound && !is_loopback(&to) && !(p->flags & OWNS_ALL)) {
+		q.local = is_v4(&to) ? p->source4 : p->source6;
+		if (!audit) *from = q.local;
+	}
 	q.local_known = !is_wildcard(&q.local);
 	if (!q.local_known && near) {
 		// The kernel picks the address that it sends to.
@@ -646,12 +772,17 @@ static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, str
 		}
 	}
 	ask(&q, &p->connect);
+	if (answers && (q.answer != ALLOW || q.audited)) return 0; // the packets know whether it is one
+	report_audited(ctx, &q, HOOK_CONNECT);
 	if (q.answer == DENY) {
-		if (answers) return 0;
-		refuse(me.identity, HOOK_CONNECT, q.rule, q.error);
-		return q.error;
+		report(ctx, &q, HOOK_CONNECT, audit ? AUDITED : REFUSED);
+		if (!audit) return q.error;
+	} else if (q.answer != ALLOW) {
+		return 0;
+	} else if (q.logs && !answers) {
+		report(ctx, &q, HOOK_CONNECT, LOGGED);
 	}
-	if (q.answer != ALLOW || !theirs || (their_flags & MEMBER_AUDIT)) return 0;
+	if (!theirs || answers) return 0;
 	// The other end's list, with the ends changed over.
 	__u32 us = q.identity;
 	q.identity = q.them;
@@ -663,9 +794,16 @@ static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, str
 	q.local_known = true;
 	q.own = owns(slot, theirs, &to);
 	ask(&q, &theirs->accept);
-	if (q.answer != DENY || answers || q.error == ETIMEDOUT) return 0;
-	refuse(q.identity, HOOK_ACCEPT, q.rule, q.error);
-	return q.error;
+	if (q.answer == UNDECIDED || (q.answer == DENY && q.error == ETIMEDOUT)) return 0; // silence is the packets'
+	report_audited(ctx, &q, HOOK_ACCEPT);
+	audit = their_flags & MEMBER_AUDIT;
+	if (q.answer == DENY) {
+		report(ctx, &q, HOOK_ACCEPT, audit ? AUDITED : REFUSED);
+		if (!audit) return q.error;
+	} else if (q.logs) {
+		report(ctx, &q, HOOK_ACCEPT, LOGGED);
+	}
+	return 0;
 }
 
 // may_answer reports whether a datagram of the socket may be the answer to

@@ -18,6 +18,17 @@ type End struct {
 	// shows them. At the connecting end the zero Addr means that the kernel
 	// picks it, and port 0 that it picks the port: nothing was bound.
 	Address netip.AddrPort
+	// Picked is the address that the kernel picks where Address has none; the
+	// zero Addr if that is not known.
+	Picked netip.Addr
+}
+
+// local returns the address that the end's packets have, if it is known.
+func (e End) local() netip.Addr {
+	if e.Address.Addr().IsValid() {
+		return e.Address.Addr()
+	}
+	return e.Picked
 }
 
 // Flow is an attempt to reach a socket: the connect of a TCP or SCTP
@@ -114,7 +125,7 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	}
 	for i := range n.Bind {
 		r := &n.Bind[i]
-		if !r.Audit && r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, local.Addr())) {
+		if !r.Audit && r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, End{Address: local})) {
 			return r.verdict(bindError(p, n, proto, local, own), audit)
 		}
 	}
@@ -176,7 +187,7 @@ func decidePeer(p *Policy, h Hook, f Flow) Verdict {
 	port := f.To.Address.Port() // connect: the remote port; accept: the local port
 	for i := range n.Rules(h) {
 		r := &n.Rules(h)[i]
-		if !r.Audit && r.covers(f.Protocol, port) && p.localMatches(n, r, us.Address.Addr()) && p.peerMatches(r, us, them, f.Protocol) {
+		if !r.Audit && r.covers(f.Protocol, port) && p.localMatches(n, r, us) && p.peerMatches(r, us, them, f.Protocol) {
 			return r.verdict(ECONNREFUSED, audit)
 		}
 	}
@@ -238,12 +249,13 @@ func (r *Rule) coversPort(port uint16) bool {
 	return len(r.Ports) == 0
 }
 
-// localMatches reports whether a rule speaks of this local address. The zero
-// Addr (the kernel picks) is one of the namespace's own.
-func (p *Policy) localMatches(n *SocketNamespace, r *Rule, local netip.Addr) bool {
+// localMatches reports whether a rule speaks of the local address of an end.
+// One that the kernel picks is the namespace's own.
+func (p *Policy) localMatches(n *SocketNamespace, r *Rule, us End) bool {
 	if len(r.Local) == 0 {
-		return !local.IsValid() || p.owns(n, local)
+		return !us.Address.Addr().IsValid() || p.owns(n, us.Address.Addr())
 	}
+	local := us.local()
 	for _, l := range r.Local {
 		if l.Kind == PeerAny {
 			return true
@@ -321,7 +333,7 @@ func (p *Policy) peerMatches(r *Rule, us, them End, proto Protocol) bool {
 			fallthrough
 		default:
 			for _, a := range p.PeerAddresses(peer, nil) {
-				if a.Contains(them.Address.Addr()) {
+				if a.Contains(them.local()) {
 					return true
 				}
 			}

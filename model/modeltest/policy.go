@@ -4,9 +4,12 @@ package modeltest
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"pgregory.net/rapid"
+
+	"github.com/sockns/sockns/model"
 )
 
 // Options say what a drawn policy may name.
@@ -17,18 +20,24 @@ type Options struct {
 	Pattern string
 	// Devices are the paths of network namespaces besides the host's.
 	Devices []string
+	// Ports, if there are any, are where the ranges of ports begin and end, and
+	// Addresses where prefixes and ranges of addresses do, so that flows
+	// between these and their neighbours meet the edges of rules.
+	Ports     []uint16
+	Addresses []netip.Addr
 }
 
 // YAML draws the text of a policy without errors.
 func YAML(o Options) *rapid.Generator[string] {
 	return rapid.Custom(func(t *rapid.T) string {
-		g := &generator{T: t, names: []string{"corp", "lab"}}
+		g := &generator{T: t, Options: o, names: []string{"corp", "lab"}}
 		return g.policy(o)
 	})
 }
 
 type generator struct {
 	*rapid.T
+	Options
 	names []string // of groups and namespaces
 }
 
@@ -48,7 +57,7 @@ func (g *generator) policy(o Options) string {
 		}
 	}
 	fmt.Fprintf(&b, "groups:\n  corp: %s\n  lab: %s\n", g.addresses(3), g.addresses(2))
-	count := rapid.IntRange(1, max(1, len(o.Cgroups))).Draw(g.T, "namespaces")
+	count := 1 + g.pick(max(1, len(o.Cgroups)))
 	for i := range count {
 		g.names = append(g.names, fmt.Sprintf("ns%d", i))
 	}
@@ -63,20 +72,28 @@ func (g *generator) policy(o Options) string {
 		if i < len(cgroups) {
 			members = append(members, fmt.Sprintf("{cgroup: %s}", cgroups[i]))
 		}
-		fmt.Fprintf(&b, "    members: [%s]\n", strings.Join(members, ", "))
-		if device := rapid.SampledFrom(devices).Draw(g.T, "device"); device != "host" {
-			fmt.Fprintf(&b, "    deviceNamespace: %s\n", device)
+		if last := len(cgroups) - 1 - i; last >= count && g.chance(3) {
+			members = append(members, fmt.Sprintf("{cgroup: %s}", cgroups[last]))
 		}
+		fmt.Fprintf(&b, "    members: [%s]\n", strings.Join(members, ", "))
+		g.device(&b, devices)
 		g.namespace(&b)
 	}
 	if o.Pattern != "" && g.chance(2) {
 		fmt.Fprintf(&b, "  user:\n    each: %s\n", o.Pattern)
+		g.device(&b, devices)
 		g.namespace(&b)
 	} else if o.Pattern != "" {
 		// Rules may name it.
 		b.WriteString("  user:\n    members: [{unit: user-absent.service}]\n")
 	}
 	return b.String()
+}
+
+func (g *generator) device(b *strings.Builder, devices []string) {
+	if device := devices[g.pick(len(devices))]; device != "host" {
+		fmt.Fprintf(b, "    deviceNamespace: %s\n", device)
+	}
 }
 
 func (g *generator) namespace(b *strings.Builder) {
@@ -86,17 +103,31 @@ func (g *generator) namespace(b *strings.Builder) {
 	if g.chance(6) {
 		b.WriteString("    mode: audit\n")
 	}
-	g.hook(b, "bind", "", []string{"EADDRINUSE", "EADDRNOTAVAIL", "EACCES", "EPERM"})
-	g.hook(b, "connect", "to", []string{"ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "EACCES", "EPERM", "ETIMEDOUT"})
-	g.hook(b, "accept", "from", []string{"ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "EACCES", "ETIMEDOUT"})
-	if g.chance(3) {
-		hook := rapid.SampledFrom([]string{"bind", "connect", "accept"}).Draw(g.T, "hook")
-		fmt.Fprintf(b, "    default: {%s: %s}\n", hook, rapid.SampledFrom([]string{"allow", "deny", "{action: deny, error: EACCES}"}).Draw(g.T, "default"))
+	peers := map[model.Hook]string{model.Connect: "to", model.Accept: "from"}
+	var defaults []string
+	for _, h := range model.Hooks {
+		g.hook(b, h.String(), peers[h], model.HookErrors[h])
+		if g.chance(4) {
+			defaults = append(defaults, h.String()+": "+g.outcome(model.HookErrors[h]))
+		}
+	}
+	if len(defaults) > 0 {
+		fmt.Fprintf(b, "    default: {%s}\n", strings.Join(defaults, ", "))
 	}
 }
 
-func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []string) {
-	n := rapid.IntRange(0, 4).Draw(g.T, hook)
+func (g *generator) outcome(errnos []model.Errno) string {
+	switch g.pick(4) {
+	case 0:
+		return "deny"
+	case 1:
+		return fmt.Sprintf("{action: deny, error: %s}", errnos[g.pick(len(errnos))])
+	}
+	return "allow"
+}
+
+func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []model.Errno) {
+	n := g.pick(5)
 	if n == 0 {
 		return
 	}
@@ -106,7 +137,7 @@ func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []string
 		if g.chance(3) {
 			keys = append(keys, "action: deny")
 			if g.chance(2) {
-				keys = append(keys, "error: "+rapid.SampledFrom(errnos).Draw(g.T, "error"))
+				keys = append(keys, "error: "+string(errnos[g.pick(len(errnos))]))
 			}
 		}
 		ports := g.chance(2)
@@ -114,12 +145,7 @@ func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []string
 			keys = append(keys, "ports: "+g.list(3, g.port))
 		}
 		if g.chance(2) {
-			protocols := []string{"tcp", "udp", "sctp", "udplite", "icmp"}
-			if ports {
-				protocols = protocols[:4]
-			}
-			some := rapid.SliceOfNDistinct(rapid.SampledFrom(protocols), 1, 3, rapid.ID).Draw(g.T, "protocols")
-			keys = append(keys, "protocol: ["+strings.Join(some, ", ")+"]")
+			keys = append(keys, "protocol: ["+strings.Join(g.protocols(ports), ", ")+"]")
 		}
 		if g.chance(5) {
 			keys = append(keys, "local: "+g.list(2, g.local))
@@ -134,11 +160,39 @@ func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []string
 	}
 }
 
+// protocols draws some, TCP and UDP more often than the others.
+func (g *generator) protocols(ports bool) []string {
+	all := []string{"tcp", "udp", "tcp", "udp", "sctp", "udplite", "icmp"}
+	if ports {
+		all = all[:6]
+	}
+	var some []string
+	for range 1 + g.pick(2) {
+		if p := all[g.pick(len(all))]; !slices.Contains(some, p) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
 // chance is true in about one of n cases.
-func (g *generator) chance(n int) bool { return rapid.IntRange(1, n).Draw(g.T, "chance") == n }
+func (g *generator) chance(n int) bool { return g.pick(n) == n-1 }
+
+// pick draws a number below n, each about as often: the integers of rapid are
+// mostly small.
+func (g *generator) pick(n int) int {
+	v := 0
+	for i := 1; i < 8*n; i *= 2 {
+		v *= 2
+		if rapid.Bool().Draw(g.T, "bit") {
+			v++
+		}
+	}
+	return v % n
+}
 
 func (g *generator) list(most int, item func() string) string {
-	items := make([]string, rapid.IntRange(1, most).Draw(g.T, "items"))
+	items := make([]string, 1+g.pick(most))
 	for i := range items {
 		items[i] = item()
 	}
@@ -146,6 +200,13 @@ func (g *generator) list(most int, item func() string) string {
 }
 
 func (g *generator) port() string {
+	if len(g.Ports) > 0 {
+		first, last := g.pick(len(g.Ports)), g.pick(len(g.Ports))
+		if g.chance(2) || g.Ports[first] == g.Ports[last] {
+			return fmt.Sprint(g.Ports[first])
+		}
+		return model.PortRange{First: min(g.Ports[first], g.Ports[last]), Last: max(g.Ports[first], g.Ports[last])}.String()
+	}
 	first := rapid.IntRange(1, 65535).Draw(g.T, "port")
 	if g.chance(2) {
 		return fmt.Sprint(first)
@@ -154,7 +215,7 @@ func (g *generator) port() string {
 }
 
 func (g *generator) peer() string {
-	switch rapid.IntRange(0, 5).Draw(g.T, "peer") {
+	switch g.pick(6) {
 	case 0:
 		return "any"
 	case 1:
@@ -162,7 +223,7 @@ func (g *generator) peer() string {
 	case 2:
 		return "unmanaged"
 	case 3:
-		return rapid.SampledFrom(g.names).Draw(g.T, "name")
+		return g.names[g.pick(len(g.names))]
 	default:
 		return g.address()
 	}
@@ -170,7 +231,8 @@ func (g *generator) peer() string {
 
 func (g *generator) local() string {
 	if g.chance(4) {
-		return rapid.SampledFrom(append([]string{"any", "self"}, g.names...)).Draw(g.T, "name")
+		names := append([]string{"any", "self"}, g.names...)
+		return names[g.pick(len(names))]
 	}
 	return g.address()
 }
@@ -179,6 +241,9 @@ func (g *generator) addresses(most int) string { return g.list(most, g.address) 
 
 // address draws from few networks, so that what is drawn overlaps.
 func (g *generator) address() string {
+	if len(g.Addresses) > 0 {
+		return "'" + g.edge().String() + "'"
+	}
 	a, b := rapid.IntRange(0, 3).Draw(g.T, "a"), rapid.IntRange(0, 255).Draw(g.T, "b")
 	switch rapid.IntRange(0, 5).Draw(g.T, "kind") {
 	case 0:
@@ -196,4 +261,24 @@ func (g *generator) address() string {
 	default:
 		return fmt.Sprintf("'2001:db8::%x-2001:db8:%x::ffff'", b, a)
 	}
+}
+
+// edge draws an address, a prefix or a range that begins or ends at one of the
+// given addresses.
+func (g *generator) edge() model.AddressRange {
+	a := g.Addresses[g.pick(len(g.Addresses))]
+	switch g.pick(4) {
+	case 0, 1:
+		return model.AddressRange{First: a, Last: a}
+	case 2:
+		return model.RangeOf(netip.PrefixFrom(a, a.BitLen()-1-g.pick(4)))
+	}
+	b := g.Addresses[g.pick(len(g.Addresses))]
+	switch {
+	case b.BitLen() != a.BitLen():
+		return model.RangeOf(netip.PrefixFrom(a, 0))
+	case b.Less(a):
+		a, b = b, a
+	}
+	return model.AddressRange{First: a, Last: b}
 }

@@ -404,12 +404,14 @@ func (a *assembly) outputChains() {
 	}
 	a.chain(chainLeave, "sent, not through lo: by whom?", append(leave, ruleOf(accept))...)
 	a.chain(chainMark, "sent through lo: tell the receiving end by whom", append(mark, ruleOf(accept))...)
-	a.chain(chainOther, "pings and SCTP are decided on the packet that begins them; the kernel's own ICMP passes",
+	a.chain(chainOther, "pings and SCTP are decided on the packet that begins them, UDP-Lite on each; the kernel's own ICMP passes",
 		ruleOf(protocolTerm(protoTCP)[0], nft.Verdict{Kind: nft.VerdictReturn}),
 		ruleOf(nft.MatchICMP{First: icmpEchoRequest, Last: icmpEchoRequest}, jumpTo(nft.VerdictGoto, chainLeave)),
 		ruleOf(nft.MatchICMP{V6: true, First: icmpv6EchoRequest, Last: icmpv6EchoRequest}, jumpTo(nft.VerdictGoto, chainLeave)),
 		ruleOf(protocolTerm(protoICMP)[0], accept),
 		ruleOf(protocolTerm(protoICMPv6)[0], accept),
+		ruleOf(protocolTerm(protoUDPLite)[0], jumpTo(nft.VerdictGoto, chainLeave)),
+		// True of each packet that is not SCTP, too (nft_exthdr_sctp_eval).
 		ruleOf(nft.MatchSCTPInit{Present: false}, accept),
 		ruleOf(jumpTo(nft.VerdictGoto, chainLeave)))
 	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainOutput, Base: &nft.Base{Hook: nft.HookOutput}, Rules: []nft.Rule{

@@ -114,10 +114,10 @@ func (l *lowering) self() *emitter {
 	e := newEmitter(partSelf)
 	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
 	l.bind(e, source, viewSelf, rejectVerdict)
+	accepting := e.reserve()
+	refuses := l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
+	e.cur = accepting
 	l.bind(e, destination, viewSelf, rejectVerdict)
-	accept := e.reserve()
-	refuses := l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accept.Name))
-	e.cur = accept
 	refuses = l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass)) || refuses
 	if !refuses && !l.bindMatters() {
 		return nil

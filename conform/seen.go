@@ -142,7 +142,7 @@ func (j *Judge) inert(namespace string, protocol model.Protocol, local netip.Add
 	own := same || len(n.Addresses) == 0 || local.Addr().IsLoopback() || contains(n.Addresses, local.Addr())
 	for i := range n.Bind {
 		r := &n.Bind[i]
-		if !covers(r, protocol, local.Port()) {
+		if r.Audit || !covers(r, protocol, local.Port()) {
 			continue
 		}
 		matches := len(r.Local) == 0 && own

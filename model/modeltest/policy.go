@@ -139,6 +139,9 @@ func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []model.
 			if g.chance(2) {
 				keys = append(keys, "error: "+string(errnos[g.pick(len(errnos))]))
 			}
+			if g.chance(6) {
+				keys = append(keys, "audit: true")
+			}
 		}
 		ports := g.chance(2)
 		if ports {

@@ -57,21 +57,27 @@ func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]
 		f.Devices[name] = df
 	}
 	plan.Program, plan.Index = compiler.CompileSyscalls(p, *f)
+	err := h.compareCalls(&plan)
+	return plan, err
+}
+
+// compareCalls finds out what has to change for the plan's program to run.
+func (h *Host) compareCalls(plan *CallPlan) error {
 	t, err := syscalls.Open(h.Instance())
 	if errors.Is(err, fs.ErrNotExist) {
 		plan.Change, plan.Install = true, true
-		return plan, nil
+		return nil
 	}
 	if err != nil {
-		return plan, err
+		return err
 	}
 	defer t.Close()
 	same, err := t.Same(plan.Program)
 	if err != nil {
-		return plan, fmt.Errorf("syscall tier: %w", err)
+		return fmt.Errorf("syscall tier: %w", err)
 	}
 	plan.Change = !same
-	return plan, nil
+	return nil
 }
 
 // readyCalls has the programs run if the plan needs them, with the policy that

@@ -40,12 +40,13 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 type monitor struct {
 	conn *nft.Monitor
 	ns   string // identity of the device namespace
+	own  uint32 // port of the socket whose commits are not foreign
 }
 
 // watchDevices has a monitor in each open device namespace, and none elsewhere.
 func (r *Reconciler) watchDevices() {
 	for name, m := range r.monitors {
-		if d := r.host.devices[name]; d == nil || identityKey(d) != m.ns {
+		if d := r.host.devices[name]; d == nil || identityKey(d) != m.ns || d.conn.Port() != m.own {
 			m.conn.Close()
 			delete(r.monitors, name)
 		}
@@ -59,9 +60,9 @@ func (r *Reconciler) watchDevices() {
 			r.log.Error("foreign changes will be noticed by the safety resync only", "device", name, "error", err)
 			continue
 		}
-		m := &monitor{conn: conn, ns: identityKey(d)}
+		m := &monitor{conn, identityKey(d), d.conn.Port()}
 		r.monitors[name] = m
-		go r.listen(name, m, d.conn.Port())
+		go r.listen(name, m)
 	}
 }
 
@@ -71,9 +72,8 @@ func (r *Reconciler) closeMonitors() {
 	}
 }
 
-// listen passes on what others than the socket own commit, until the monitor
-// is closed.
-func (r *Reconciler) listen(device string, m *monitor, own uint32) {
+// listen passes on what others commit, until the monitor is closed.
+func (r *Reconciler) listen(device string, m *monitor) {
 	for {
 		e, err := m.conn.Receive()
 		switch {
@@ -86,7 +86,7 @@ func (r *Reconciler) listen(device string, m *monitor, own uint32) {
 			case <-r.ended:
 			}
 			return
-		case !e.Lost && (e.Port == own || len(e.Touched(compiler.TableName)) == 0):
+		case !e.Lost && (e.Port == m.own || len(e.Touched(compiler.TableName)) == 0):
 			continue
 		}
 		select {

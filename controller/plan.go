@@ -49,18 +49,24 @@ func (h *Host) Plan(p *model.Policy) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	return plan, h.planStale(plan, planned)
+}
+
+// planStale adds the removal of what this instance has in device namespaces
+// that are not planned.
+func (h *Host) planStale(plan *Plan, planned map[string]bool) error {
 	stale, err := h.stale(planned)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, dev := range stale {
 		dp, err := h.planDevice(dev, nil)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		plan.Devices = append(plan.Devices, dp)
 	}
-	return plan, nil
+	return nil
 }
 
 // planPolicy plans the device namespaces of the policy alone, and returns

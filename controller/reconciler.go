@@ -35,6 +35,7 @@ type Reconciler struct {
 	monitors map[string]*monitor
 	foreign  chan foreignChange
 	ended    chan struct{} // Run has returned
+	trial    trial
 }
 
 // Options are what a [Reconciler] can be told.
@@ -43,6 +44,13 @@ type Options struct {
 	Log    *slog.Logger  // never nil
 	Resync time.Duration // 0: DefaultResync
 	Ready  func()        // called once, when the policy is enforced for the first time
+	// Confirm has edits of the policy go back unless they are confirmed within
+	// this time; zero keeps them. RuntimeDir is where the confirmation is
+	// expected, the one of the lock; empty: [RuntimeDir]. Guard starts a process
+	// that calls [Guard].
+	Confirm    time.Duration
+	RuntimeDir string
+	Guard      func() error
 }
 
 // NewReconciler returns a reconciler for a host, whose user it is until Run returns.
@@ -53,10 +61,13 @@ func NewReconciler(host *Host, o Options) *Reconciler {
 	if o.Ready == nil {
 		o.Ready = func() {}
 	}
+	if o.RuntimeDir == "" {
+		o.RuntimeDir = RuntimeDir()
+	}
 	return &Reconciler{
 		host: host, paths: o.Paths, log: o.Log, resync: o.Resync, ready: o.Ready,
 		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64),
-		ended: make(chan struct{}),
+		ended: make(chan struct{}), trial: newTrial(o),
 	}
 }
 
@@ -80,8 +91,21 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer r.cgroups.Close()
 	defer r.closeMonitors()
 	defer close(r.ended)
-	if err := r.load(); err != nil {
+	record, err := watch.OpenFiles(waiting.path(r.trial.dir))
+	if err != nil {
 		return err
+	}
+	defer record.Close()
+	if err := r.resumeTrial(); err != nil {
+		return err
+	}
+	if err := r.load(); err != nil {
+		if r.good == nil {
+			return err
+		}
+		if err := r.adopt(r.good); err != nil {
+			return err
+		}
 	}
 	if err := r.sync("start"); err != nil {
 		return err
@@ -102,10 +126,11 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case e := <-r.cgroups.Events():
 			err = r.cgroupChanged(e)
 		case <-files.Events():
-			if r.load() == nil {
-				r.devices = nil
-				err = r.sync("policy files changed")
-			}
+			err = r.reload()
+		case <-record.Events():
+			err = r.confirmed()
+		case <-r.trial.timer.C:
+			err = r.confirmed()
 		case <-netns.Events():
 			err = r.sync("network namespaces changed")
 		case f := <-r.foreign:
@@ -138,6 +163,9 @@ func (r *Reconciler) load() error {
 		}
 		err = errors.New("the policy has errors")
 	}
+	if err == nil {
+		err = r.try(l)
+	}
 	r.broken = err != nil
 	if err != nil {
 		if r.good != nil {
@@ -148,8 +176,31 @@ func (r *Reconciler) load() error {
 	for _, d := range l.Diagnostics {
 		r.log.Warn("policy", "at", d.Pos.String(), "message", d.Message)
 	}
-	r.good, r.claims = l, claimsOf(l.Policy)
+	return r.adopt(l)
+}
+
+// adopt makes a policy the good one, which the next sync enforces.
+func (r *Reconciler) adopt(l *Loaded) error {
+	r.good, r.claims, r.devices = l, claimsOf(l.Policy), nil
 	return r.cgroups.Watch(l.Policy)
+}
+
+// reload reads the files again.
+func (r *Reconciler) reload() error {
+	err := r.settleTrial()
+	if r.load() == nil || r.devices == nil {
+		err = errors.Join(err, r.sync("policy files changed"))
+	}
+	return err
+}
+
+// confirmed looks whether an edit was confirmed, or whether its time is over.
+func (r *Reconciler) confirmed() error {
+	err := r.settleTrial()
+	if r.trial.restore != nil {
+		err = errors.Join(err, r.sync("not confirmed in time"))
+	}
+	return err
 }
 
 // sync compares everything and applies what differs. Device namespaces that
@@ -183,7 +234,7 @@ func (r *Reconciler) sync(why string) error {
 			r.devices[d.Name] = newMembership(r.good.Policy, d.Name, d.Index, plan.Facts)
 		}
 	}
-	return nil
+	return r.trial.restored()
 }
 
 // plan plans the policy; the first time also the removal of tables in device

@@ -20,6 +20,7 @@ const netnsDir = "/run/netns"
 func (h *Host) stale(planned map[string]bool) ([]*hostDevice, error) {
 	var found []*hostDevice
 	for _, d := range candidates() {
+		used := h.devices[d.Name] // by others than this function
 		dev, err := h.open(d)
 		if err != nil {
 			continue // it went, or it is no network namespace
@@ -41,8 +42,10 @@ func (h *Host) stale(planned map[string]bool) ([]*hostDevice, error) {
 			found = append(found, dev)
 			continue
 		}
-		dev.close()
-		delete(h.devices, d.Name)
+		if dev != used {
+			dev.close()
+			delete(h.devices, d.Name)
+		}
 	}
 	return found, nil
 }

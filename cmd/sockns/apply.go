@@ -19,6 +19,7 @@ const lockTimeout = 30 * time.Second
 func (c *cli) applyCommand() *cobra.Command {
 	var files []string
 	var approve, revoke bool
+	var confirm time.Duration
 	cmd := &cobra.Command{
 		Use:   "apply -f PATH... | apply PLANFILE",
 		Short: "Make the kernel enforce a policy: all of it or nothing",
@@ -27,9 +28,15 @@ policy, in all device namespaces or in none. No packet sees half of a change.
 
 A saved plan (plan --out) is applied only if it would still do exactly what it
 said. Connections that are open stay open, unless --revoke closes those that
-the new policy refuses.`,
+the new policy refuses.
+
+With --confirm the former policy comes back, all of it, unless "sockns confirm"
+follows in time: also if this command, the terminal or the connection dies.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if confirm < 0 || confirm > 0 && revoke {
+				return fmt.Errorf("--confirm takes a time, and does not go with --revoke: connections that are closed do not come back")
+			}
 			if (len(args) == 0) == (len(files) == 0) {
 				return fmt.Errorf("name either a policy with -f or one saved plan")
 			}
@@ -43,6 +50,9 @@ the new policy refuses.`,
 				return err
 			}
 			defer host.Close()
+			if err := c.settle(host); err != nil {
+				return err
+			}
 			plan, err := c.planFor(host, files, args)
 			if err != nil {
 				return err
@@ -54,10 +64,9 @@ the new policy refuses.`,
 				if err := c.confirm(approve, "Apply this?"); err != nil {
 					return err
 				}
-				if err := host.Apply(plan); err != nil {
+				if err := c.carryOut(host, plan, confirm); err != nil {
 					return err
 				}
-				fmt.Fprintln(c.err, "applied")
 			}
 			if revoke {
 				return c.revoke(host, plan)
@@ -67,6 +76,7 @@ the new policy refuses.`,
 	}
 	fileFlag(cmd, &files)
 	cmd.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time`, as 60s")
 	cmd.Flags().BoolVar(&revoke, "revoke", false, "close open connections that the policy refuses")
 	return cmd
 }

@@ -13,7 +13,10 @@ func (c *cli) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Remove all that sockns made, in every device namespace",
-		Args:  cobra.NoArgs,
+		Long: `Delete removes all that this sockns made, in every device namespace. A change
+that waits to be confirmed ends with it, and the policy before it does not come
+back.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			lock, err := c.lock(cmd.Context())
 			if err != nil {
@@ -33,7 +36,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 				return err
 			}
 			if !plan.Changes() {
-				return nil
+				return controller.Forget(controller.RuntimeDir())
 			}
 			if err := c.confirm(approve, "Remove this? Everything that it refused will be possible again."); err != nil {
 				return err
@@ -42,7 +45,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(c.err, "removed")
-			return nil
+			return controller.Forget(controller.RuntimeDir())
 		},
 	}
 	cmd.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")

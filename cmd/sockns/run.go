@@ -14,7 +14,7 @@ import (
 
 func (c *cli) runCommand() *cobra.Command {
 	var files []string
-	var resync time.Duration
+	var resync, confirm time.Duration
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "run -f PATH...",
@@ -25,7 +25,11 @@ else changes the tables. A file that breaks is logged, and the last good policy
 stays.
 
 Stopping it changes nothing in the kernel; the next start takes over without a
-gap. While it runs, apply and delete are refused.`,
+gap. While it runs, apply and delete are refused.
+
+With --confirm an edit of the files goes back unless "sockns confirm" follows in
+time, also if the controller dies meanwhile. What the files hold at the start is
+in force at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
@@ -44,13 +48,14 @@ gap. While it runs, apply and delete are refused.`,
 			}
 			defer host.Close()
 			return controller.NewReconciler(host, controller.Options{
-				Paths: files, Log: c.logger(verbose), Resync: resync,
+				Paths: files, Log: c.logger(verbose), Resync: resync, Confirm: confirm, Guard: c.startGuard,
 				Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
 			}).Run(cmd.Context())
 		},
 	}
 	fileFlag(cmd, &files)
 	cmd.Flags().DurationVar(&resync, "resync", controller.DefaultResync, "compare everything this often, although nothing said that it changed")
+	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time` after an edit, as 60s")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log each cgroup that comes or goes")
 	return cmd
 }

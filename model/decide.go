@@ -1,9 +1,6 @@
 package model
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
 // End is one end of a flow.
 type End struct {
@@ -23,8 +20,9 @@ type End struct {
 	Picked netip.Addr
 }
 
-// local returns the address that the end's packets have, if it is known.
-func (e End) local() netip.Addr {
+// Local returns the address that the end's packets have; the zero Addr if it is
+// not known.
+func (e End) Local() netip.Addr {
 	if e.Address.Addr().IsValid() {
 		return e.Address.Addr()
 	}
@@ -57,6 +55,9 @@ type Verdict struct {
 	Reason Reason
 	Rule   *Rule // set when Reason is ByRule
 	Audit  bool  // the namespace only counts: a Deny is not carried out
+	// Passed says why each rule that was asked before Rule (each of the list,
+	// if none decided) does not speak of the flow, in the order of the list.
+	Passed []Mismatch
 }
 
 // Refuses reports whether the verdict stops the flow.
@@ -119,15 +120,21 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	}
 	audit := n.Mode == Audit
 	wildcard := !local.Addr().IsValid() || local.Addr().IsUnspecified()
-	own := wildcard || p.owns(n, local.Addr())
+	own := wildcard || n.Owns(local.Addr())
 	if local.Port() == 0 && own {
 		return Verdict{Hook: Bind, Action: Allow, Reason: ByDefault, Audit: audit}
 	}
-	for i := range n.Bind {
-		r := &n.Bind[i]
-		if !r.Audit && r.covers(proto, local.Port()) && (wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, End{Address: local})) {
-			return r.verdict(bindError(p, n, proto, local, own), audit)
+	rule, passed := first(n.Bind, func(r *Rule) Mismatch {
+		if why := r.mismatch(proto, local.Port()); why != "" {
+			return why
 		}
+		if wildcard && len(r.Local) == 0 || !wildcard && p.localMatches(n, r, End{Address: local}) {
+			return ""
+		}
+		return OtherLocal
+	})
+	if rule != nil {
+		return rule.verdict(bindError(p, n, proto, local, own), audit, passed)
 	}
 	action, errno := Allow, Errno("")
 	if d := n.Default.Bind; d != nil {
@@ -141,7 +148,7 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	if action == Deny && errno == "" {
 		errno = bindError(p, n, proto, local, own)
 	}
-	return Verdict{Hook: Bind, Action: action, Error: errno, Reason: ByDefault, Audit: audit}
+	return Verdict{Hook: Bind, Action: action, Error: errno, Reason: ByDefault, Audit: audit, Passed: passed}
 }
 
 // bindError is what a denied bind gives when its rule does not say:
@@ -165,7 +172,7 @@ func bindError(p *Policy, n *SocketNamespace, proto Protocol, local netip.AddrPo
 		}
 		for j := range m.Bind {
 			r := &m.Bind[j]
-			if r.Action == Allow && len(r.Local) == 0 && len(r.Ports) > 0 && r.covers(proto, local.Port()) {
+			if r.Action == Allow && len(r.Local) == 0 && len(r.Ports) > 0 && r.mismatch(proto, local.Port()) == "" {
 				return EADDRINUSE
 			}
 		}
@@ -185,16 +192,25 @@ func decidePeer(p *Policy, h Hook, f Flow) Verdict {
 	}
 	audit := n.Mode == Audit
 	port := f.To.Address.Port() // connect: the remote port; accept: the local port
-	for i := range n.Rules(h) {
-		r := &n.Rules(h)[i]
-		if !r.Audit && r.covers(f.Protocol, port) && p.localMatches(n, r, us) && p.peerMatches(r, us, them, f.Protocol) {
-			return r.verdict(ECONNREFUSED, audit)
+	rule, passed := first(n.Rules(h), func(r *Rule) Mismatch {
+		if why := r.mismatch(f.Protocol, port); why != "" {
+			return why
 		}
+		if !p.localMatches(n, r, us) {
+			return OtherLocal
+		}
+		if !p.peerMatches(r, us, them, f.Protocol) {
+			return OtherPeer
+		}
+		return ""
+	})
+	if rule != nil {
+		return rule.verdict(ECONNREFUSED, audit, passed)
 	}
 	if identified(us, them, f.Protocol) && us.Namespace == them.Namespace {
-		return Verdict{Hook: h, Action: Allow, Reason: BySame, Audit: audit}
+		return Verdict{Hook: h, Action: Allow, Reason: BySame, Audit: audit, Passed: passed}
 	}
-	v := Verdict{Hook: h, Action: Deny, Reason: ByDefault, Audit: audit}
+	v := Verdict{Hook: h, Action: Deny, Reason: ByDefault, Audit: audit, Passed: passed}
 	if d := n.Default.For(h); d != nil {
 		v.Action, v.Error = d.Action, d.Error
 	}
@@ -215,8 +231,8 @@ func identified(us, them End, proto Protocol) bool {
 	return us.Device != "" && us.Device == them.Device && acceptVisible(proto)
 }
 
-func (r *Rule) verdict(errno Errno, audit bool) Verdict {
-	v := Verdict{Hook: r.Hook, Action: r.Action, Reason: ByRule, Rule: r, Audit: audit}
+func (r *Rule) verdict(errno Errno, audit bool, passed []Mismatch) Verdict {
+	v := Verdict{Hook: r.Hook, Action: r.Action, Reason: ByRule, Rule: r, Audit: audit, Passed: passed}
 	if r.Action == Deny {
 		v.Error = r.Error
 		if v.Error == "" {
@@ -224,120 +240,4 @@ func (r *Rule) verdict(errno Errno, audit bool) Verdict {
 		}
 	}
 	return v
-}
-
-func (r *Rule) covers(proto Protocol, port uint16) bool {
-	return r.coversProtocol(proto) && r.coversPort(port)
-}
-
-func (r *Rule) coversProtocol(proto Protocol) bool {
-	for _, q := range r.Protocols {
-		if q == proto {
-			return true
-		}
-	}
-	// Ports speak of protocols that have them.
-	return len(r.Protocols) == 0 && (len(r.Ports) == 0 || proto.HasPorts())
-}
-
-func (r *Rule) coversPort(port uint16) bool {
-	for _, pr := range r.Ports {
-		if pr.Contains(port) {
-			return true
-		}
-	}
-	return len(r.Ports) == 0
-}
-
-// localMatches reports whether a rule speaks of the local address of an end.
-// One that the kernel picks is the namespace's own.
-func (p *Policy) localMatches(n *SocketNamespace, r *Rule, us End) bool {
-	if len(r.Local) == 0 {
-		return !us.Address.Addr().IsValid() || p.owns(n, us.Address.Addr())
-	}
-	local := us.local()
-	for _, l := range r.Local {
-		if l.Kind == PeerAny {
-			return true
-		}
-		for _, a := range p.PeerAddresses(l, n) {
-			if local.IsValid() && a.Contains(local) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// owns reports whether addr is one of the namespace's own addresses: those it
-// lists, any if it lists none, and loopback always.
-func (p *Policy) owns(n *SocketNamespace, addr netip.Addr) bool {
-	if len(n.Addresses) == 0 || addr.Unmap().IsLoopback() {
-		return true
-	}
-	for _, a := range n.Addresses {
-		if a.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-// PeerAddresses returns the addresses that a peer stands for where it is not
-// recognised by identity: a namespace's are those it lists. self is n.
-func (p *Policy) PeerAddresses(peer Peer, n *SocketNamespace) []AddressRange {
-	switch peer.Kind {
-	case PeerAddress:
-		return []AddressRange{peer.Address}
-	case PeerGroup:
-		if g := p.Group(peer.Name); g != nil {
-			return g.Addresses
-		}
-	case PeerNamespace:
-		if m := p.Namespace(peer.Name); m != nil {
-			return m.Addresses
-		}
-	case PeerSelf:
-		return n.Addresses
-	}
-	return nil
-}
-
-// peerMatches reports whether a rule's peers include the other end.
-func (p *Policy) peerMatches(r *Rule, us, them End, proto Protocol) bool {
-	if len(r.Peers) == 0 {
-		return true
-	}
-	known := identified(us, them, proto)
-	for _, peer := range r.Peers {
-		switch peer.Kind {
-		case PeerAny:
-			return true
-		case PeerSelf:
-			// A socket namespace is in one device namespace, so its
-			// sockets always know each other by identity.
-			if known && us.Namespace == them.Namespace {
-				return true
-			}
-		case PeerUnmanaged:
-			if known && them.Namespace == "" {
-				return true
-			}
-		case PeerNamespace:
-			if known {
-				if them.Namespace == peer.Name || strings.HasPrefix(them.Namespace, peer.Name+"/") {
-					return true
-				}
-				continue
-			}
-			fallthrough
-		default:
-			for _, a := range p.PeerAddresses(peer, nil) {
-				if a.Contains(them.local()) {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

@@ -20,6 +20,7 @@ func check(r *reader) {
 	if r.HasErrors() {
 		return // what follows asks what the policy means
 	}
+	r.policy.Tests = r.questions(r.policy.Tests)
 	r.unusedGroups()
 	r.unreachablePeers()
 	r.shadowed()

@@ -38,7 +38,7 @@ func TestSchemaIsCurrent(t *testing.T) {
 func TestDocumentedLanguage(t *testing.T) {
 	schema := compiledSchema(t)
 	policies := make(map[string]string)
-	for _, file := range []string{"../docs/language.md", "../README.md"} {
+	for _, file := range []string{"../docs/language.md", "../docs/testing-policies.md", "../README.md"} {
 		for name, text := range yamlBlocks(t, file) {
 			policies[name] = text
 		}

@@ -3,7 +3,6 @@ package model
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"regexp"
 	"strconv"
@@ -29,21 +28,8 @@ const (
 // it. All mistakes are reported. If one of them is an error the policy is not
 // to be used; it is returned all the same, with what could be understood.
 func Parse(files []File) (*Policy, Diagnostics) {
-	r := &reader{
-		reporter: reporter{files: make(map[string]int)},
-		policy: &Policy{
-			DeviceNamespaces: []DeviceNamespace{{Name: HostDevice}},
-			UDPTimeout:       DefaultUDPTimeout,
-			Syscalls:         SyscallsAuto,
-		},
-		devices: make(map[string]Position),
-		names:   make(map[string]Position),
-		once:    make(map[string]Position),
-
-		explained: make(map[*yaml.Node]bool),
-	}
-	for i, f := range files {
-		r.reporter.files[f.Name] = i
+	r := newReader(files)
+	for _, f := range files {
 		r.file(f)
 	}
 	if len(r.policy.SocketNamespaces) == 0 && !r.HasErrors() {
@@ -70,18 +56,34 @@ type reader struct {
 	explained  map[*yaml.Node]bool // unknown keys that a better message speaks of
 }
 
+func newReader(files []File) *reader {
+	r := &reader{
+		reporter: reporter{files: make(map[string]int)},
+		policy: &Policy{
+			DeviceNamespaces: []DeviceNamespace{{Name: HostDevice}},
+			UDPTimeout:       DefaultUDPTimeout,
+			Syscalls:         SyscallsAuto,
+		},
+		devices: make(map[string]Position),
+		names:   make(map[string]Position),
+		once:    make(map[string]Position),
+
+		explained: make(map[*yaml.Node]bool),
+	}
+	for i, f := range files {
+		r.reporter.files[f.Name] = i
+	}
+	return r
+}
+
 // HasErrors reports whether an error was found so far.
 func (r *reader) HasErrors() bool { return r.list.HasErrors() }
 
 func (r *reader) file(f File) {
-	r.name = f.Name
 	start := Position{f.Name, 1, 1}
-	if len(f.Data) > maxFileSize {
-		r.errorf(start, "the file has %d bytes; a policy file has at most %d: split it", len(f.Data), maxFileSize)
+	if !r.open(f) {
 		return
 	}
-	// Visits beyond the size of the text can only come from aliases.
-	r.budget = 1000 + 4*len(f.Data)
 	d := yaml.NewDecoder(bytes.NewReader(f.Data))
 	for n := 0; ; n++ {
 		var doc yaml.Node
@@ -104,6 +106,18 @@ func (r *reader) file(f File) {
 			r.document(doc.Content[0])
 		}
 	}
+}
+
+// open begins a file and reports whether it is to be read.
+func (r *reader) open(f File) bool {
+	r.name = f.Name
+	// Visits beyond the size of the text can only come from aliases.
+	r.budget = 1000 + 4*len(f.Data)
+	if len(f.Data) > maxFileSize {
+		r.errorf(Position{f.Name, 1, 1}, "the file has %d bytes; a policy file has at most %d: split it", len(f.Data), maxFileSize)
+		return false
+	}
+	return true
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
@@ -274,7 +288,7 @@ func (r *reader) document(n *yaml.Node) {
 				r.enforcement(v)
 			}
 		case "tests":
-			r.tests(v)
+			r.policy.Tests = append(r.policy.Tests, r.tests(v)...)
 		}
 	})
 	if n = r.node(n); n != nil && n.Kind == yaml.MappingNode && version == nil {
@@ -378,18 +392,4 @@ func (r *reader) enforcement(v *yaml.Node) {
 			r.policy.Syscalls = SyscallTier(s)
 		}
 	})
-}
-
-func (r *reader) tests(v *yaml.Node) {
-	for _, n := range r.items(v, "tests", false) {
-		r.mapping(n, "a test", func(k, v *yaml.Node) {
-			allowed := []string{string(Allow), string(Deny)}
-			for _, e := range []Errno{EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EPERM, ETIMEDOUT} {
-				allowed = append(allowed, string(e))
-			}
-			if want, ok := r.word(v, fmt.Sprintf("what %q expects", k.Value), allowed...); ok {
-				r.policy.Tests = append(r.policy.Tests, Expectation{Flow: k.Value, Want: want, Pos: r.at(k)})
-			}
-		})
-	}
 }

@@ -38,9 +38,9 @@ type Policy struct {
 
 // Position is a place in a policy file. Line and Column count from 1.
 type Position struct {
-	File   string
-	Line   int
-	Column int
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
 }
 
 // String returns file:line:column.
@@ -336,13 +336,6 @@ func (p Peer) String() string {
 	default:
 		return p.Name
 	}
-}
-
-// Expectation is one entry of tests: a flow in words and what shall become of it.
-type Expectation struct {
-	Flow string // "web connect db tcp/5432"
-	Want string // "allow", "deny" or the name of an errno
-	Pos  Position
 }
 
 // Device returns the device namespace of that name, or nil.

@@ -96,15 +96,20 @@ func packetNote(r *model.Rule) string {
 }
 
 // errnoNote says what an application sees instead of an errno that packets
-// can't give. Measured; docs/errors.md has the table.
+// can't give on one family or on both.
 func errnoNote(h model.Hook, e model.Errno) string {
-	switch {
-	case h == model.Bind:
-		return "" // said once for the namespace
-	case e == model.EACCES:
-		return "EACCES is seen on IPv6; on IPv4 the application sees EHOSTUNREACH"
-	case e == model.EPERM:
-		return "instead of EPERM the application sees EHOSTUNREACH on IPv4 and EACCES on IPv6"
+	if h == model.Bind || e == "" {
+		return "" // a bind's is said once for the namespace
 	}
-	return ""
+	r := model.Refusal{Hook: h, Error: e, Protocol: model.TCP, Loopback: true}
+	four := r.Packets()
+	r.IPv6 = true
+	six := r.Packets()
+	switch {
+	case four.When == model.Silence || four.Errno == e && six.Errno == e:
+		return ""
+	case six.Errno == e:
+		return fmt.Sprintf("%s is seen on IPv6; on IPv4 the application sees %s", e, four.Errno)
+	}
+	return fmt.Sprintf("instead of %s the application sees %s on IPv4 and %s on IPv6", e, four.Errno, six.Errno)
 }

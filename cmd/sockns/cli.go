@@ -57,7 +57,8 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 	}
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
-		c.validateCommand(), c.showCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
+		c.validateCommand(), c.explainCommand(), c.testCommand(),
+		c.showCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
 		c.confirmCommand(), c.rollbackCommand(), c.guardCommand(),
 		c.deleteCommand(), c.runCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
 	)

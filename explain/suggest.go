@@ -70,7 +70,7 @@ func candidates(p *model.Policy, f model.Flow, a ask) []model.Rule {
 		rule.Ports = []model.PortRange{{First: port, Last: port}}
 	}
 	list := []model.Rule{rule}
-	if local := a.us.Address.Addr(); local.IsValid() {
+	if local := a.us.Local(); local.IsValid() {
 		rule.Local = []model.Peer{{Kind: model.PeerAddress, Address: model.AddressRange{First: local, Last: local}}}
 		list = append(list, rule)
 	}
@@ -88,13 +88,13 @@ func peer(p *model.Policy, f model.Flow, a ask) model.Peer {
 		return model.Peer{Kind: model.PeerUnmanaged}
 	case known:
 		return model.Peer{Kind: model.PeerNamespace, Name: p.Namespace(them.Namespace).Name}
-	case !them.Address.Addr().IsValid():
+	case !them.Local().IsValid():
 		return model.Peer{Kind: model.PeerAny}
 	}
-	if n := p.Namespace(them.Namespace); n != nil && slices.ContainsFunc(n.Addresses, func(x model.AddressRange) bool { return x.Contains(them.Address.Addr()) }) {
+	if n := p.Namespace(them.Namespace); n != nil && slices.ContainsFunc(n.Addresses, func(x model.AddressRange) bool { return x.Contains(them.Local()) }) {
 		return model.Peer{Kind: model.PeerNamespace, Name: n.Name}
 	}
-	return model.Peer{Kind: model.PeerAddress, Address: model.AddressRange{First: them.Address.Addr(), Last: them.Address.Addr()}}
+	return model.Peer{Kind: model.PeerAddress, Address: model.AddressRange{First: them.Local(), Last: them.Local()}}
 }
 
 func suggestion(p *model.Policy, a ask, rule model.Rule) Suggestion {

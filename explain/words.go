@@ -62,17 +62,21 @@ func mismatch(p *model.Policy, f model.Flow, a ask, r *model.Rule, m model.Misma
 		return fmt.Sprintf("it is for port %s, this is %d", join(r.Ports), port)
 	case model.OtherLocal:
 		return otherLocal(p, a, r)
+	case model.OnlyCounts:
+		return "it matches, but is in audit: it only counts"
 	}
 	return otherPeer(p, f, a, r)
 }
 
 func otherLocal(p *model.Policy, a ask, r *model.Rule) string {
-	local := a.us.Address.Addr()
+	local := a.us.Local()
 	n := p.Namespace(a.us.Namespace)
 	switch {
 	case len(r.Local) == 0:
 		return fmt.Sprintf("it is for the addresses of %s (%s), this is on %s", n.Name, addresses(n.Addresses), local)
-	case !local.IsValid() || local.IsUnspecified() && r.Hook == model.Bind:
+	case !local.IsValid() && r.Hook != model.Bind:
+		return fmt.Sprintf("it is for the local address %s, this is on one that the kernel picks", join(r.Local))
+	case !local.IsValid() || local.IsUnspecified():
 		return fmt.Sprintf("it is for the local address %s, this is on the wildcard", join(r.Local))
 	}
 	return fmt.Sprintf("it is for the local address %s, this is on %s", join(r.Local), local)
@@ -82,7 +86,7 @@ func otherPeer(p *model.Policy, f model.Flow, a ask, r *model.Rule) string {
 	s := fmt.Sprintf("it is for %s, the other end is %s", join(r.Peers), who(a.them))
 	byIdentity := a.us.Device != "" && a.us.Device == a.them.Device
 	for _, peer := range r.Peers {
-		if peer.Kind != model.PeerNamespace || !slices.ContainsFunc(p.PeerAddresses(peer, nil), func(x model.AddressRange) bool { return x.Contains(a.them.Address.Addr()) }) {
+		if peer.Kind != model.PeerNamespace || !slices.ContainsFunc(p.PeerAddresses(peer, nil), func(x model.AddressRange) bool { return x.Contains(a.them.Local()) }) {
 			continue
 		}
 		if byIdentity {
@@ -104,7 +108,7 @@ func who(e model.End) string {
 	case name == "":
 		name = "an unmanaged socket"
 	}
-	if a := e.Address.Addr(); a.IsValid() {
+	if a := e.Local(); a.IsValid() {
 		return fmt.Sprintf("%s at %s", name, a)
 	}
 	return name

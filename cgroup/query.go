@@ -124,7 +124,7 @@ func (q *query) claimed(at []*node, name string) []claim {
 		claims = append(claims, n.claims...)
 	}
 	if len(q.units) > 0 {
-		claims = append(claims, q.units[unitOf(name)]...)
+		claims = append(claims, q.units[UnitOf(name)]...)
 	}
 	return claims
 }
@@ -143,10 +143,10 @@ func (q *query) listed(at []*node) bool {
 	return false
 }
 
-// unitOf returns the unit that systemd keeps in a directory of that name. It
+// UnitOf returns the unit that systemd keeps in a directory of that name. It
 // puts a "_" before names that would collide with the kernel's own files
 // (memory.service) and takes one off when it reads (cg_unescape).
-func unitOf(directory string) string { return strings.TrimPrefix(directory, "_") }
+func UnitOf(directory string) string { return strings.TrimPrefix(directory, "_") }
 
 // components splits an absolute path; the root has none.
 func components(path string) []string {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/watch"
 )
 
@@ -12,13 +13,14 @@ import (
 func (r *Reconciler) cgroupChanged(e watch.Event) error {
 	if e.Kind == watch.Lost {
 		if e.Err != nil {
-			r.log.Warn("cgroup events were lost", "error", e.Err)
+			r.emit(events.Event{Kind: events.Degraded, Message: "cgroup events were lost", Error: e.Err.Error()})
 		}
-		return r.sync("cgroup events were lost")
+		return r.sync(cause{why: "cgroup events were lost"})
 	}
+	began := time.Now()
 	name, device, sure := r.claims.of(e.Path)
 	if !sure {
-		return r.sync("cgroup " + e.Path)
+		return r.sync(cause{why: "cgroup " + e.Path})
 	}
 	for dev, m := range r.devices {
 		claimed := name
@@ -27,24 +29,34 @@ func (r *Reconciler) cgroupChanged(e watch.Event) error {
 		}
 		batch, done, sure := m.look(e.Path, claimed, r.host.Cgroups)
 		if !sure {
-			return r.sync("cgroup " + e.Path)
+			return r.sync(cause{why: "cgroup " + e.Path})
 		}
 		if batch.Empty() {
 			continue
 		}
 		if err := r.host.devices[dev].conn.Commit(batch); err != nil {
-			r.log.Warn("an element could not be changed alone", "cgroup", e.Path, "error", err)
-			return r.sync("cgroup " + e.Path)
+			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: e.Path, Message: "its elements could not be changed alone", Error: err.Error()})
+			return r.sync(cause{why: "cgroup " + e.Path})
 		}
 		before := m.members[e.Path]
 		done()
 		if err := r.callMember(before, m.members[e.Path], m.index); err != nil {
-			r.log.Warn("the syscall tier could not follow", "cgroup", e.Path, "error", err)
-			return r.sync("cgroup " + e.Path)
+			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: e.Path, Message: "the syscall tier could not follow", Error: err.Error()})
+			return r.sync(cause{why: "cgroup " + e.Path})
 		}
-		r.log.Debug("cgroup", "path", e.Path, "namespace", claimed, "device", dev)
+		r.emitMember(dev, before, m.members[e.Path], time.Since(began))
 	}
 	return nil
+}
+
+// emitMember says that a cgroup left, joined, or both.
+func (r *Reconciler) emitMember(device string, before, after compiler.Member, took time.Duration) {
+	if before.ID != 0 && before != after {
+		r.emit(events.Event{Kind: events.MemberLeft, Device: device, Namespace: before.Namespace, Cgroup: before.Path, Took: took.Seconds()})
+	}
+	if after.ID != 0 && before != after {
+		r.emit(events.Event{Kind: events.MemberJoined, Device: device, Namespace: after.Namespace, Cgroup: after.Path, Took: took.Seconds()})
+	}
 }
 
 // attachedInterval is how often the programs are looked after.

@@ -2,26 +2,41 @@ package controller
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/nft"
 )
 
 // foreignChange is a commit by somebody else in a device namespace.
 type foreignChange struct {
 	device string
-	event  nft.Event
+	by     events.Actor
+	lost   bool     // notifications were lost: who changed what is not known
 	ended  *monitor // that heard the last thing it will hear; nil otherwise
+	err    error    // why it ended
 }
 
+// mostActors is how many commits are named for one repair.
+const mostActors = 16
+
 func (r *Reconciler) foreignChanged(f foreignChange) error {
+	c := cause{why: "somebody else changed nftables", by: make(map[string][]events.Actor)}
 	// Others that wait were before the look that follows.
 	for more := true; more; {
-		if m := f.ended; m != nil && r.monitors[f.device] == m {
-			m.conn.Close()
-			delete(r.monitors, f.device) // sync begins another
+		switch {
+		case f.lost:
+			c.why = "notifications of nftables were lost"
+		case len(c.by[f.device]) < mostActors:
+			c.by[f.device] = append(c.by[f.device], f.by)
+		}
+		if m := f.ended; m != nil {
+			r.emit(events.Event{Kind: events.Degraded, Device: f.device, Message: "nftables was not heard of any more and is listened to anew", Error: f.err.Error()})
+			if r.monitors[f.device] == m {
+				m.conn.Close()
+				delete(r.monitors, f.device) // sync begins another
+			}
 		}
 		select {
 		case f = <-r.foreign:
@@ -29,11 +44,7 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 			more = false
 		}
 	}
-	why := fmt.Sprintf("somebody else changed nftables: pid %d (%s)", f.event.PID, f.event.Process)
-	if f.event.Lost {
-		why = "notifications of nftables were lost"
-	}
-	return r.sync(why)
+	return r.sync(c)
 }
 
 // monitor listens for commits in one device namespace.
@@ -57,7 +68,7 @@ func (r *Reconciler) watchDevices() {
 		}
 		conn, err := nft.OpenMonitor(d.ns.NetNS())
 		if err != nil {
-			r.log.Error("foreign changes will be noticed by the safety resync only", "device", name, "error", err)
+			r.emit(events.Event{Kind: events.Degraded, Device: name, Message: "what others change will be noticed by the safety resync only", Error: err.Error()})
 			continue
 		}
 		m := &monitor{conn, identityKey(d), d.conn.Port()}
@@ -76,21 +87,26 @@ func (r *Reconciler) closeMonitors() {
 func (r *Reconciler) listen(device string, m *monitor) {
 	for {
 		e, err := m.conn.Receive()
-		switch {
-		case errors.Is(err, os.ErrClosed):
+		if errors.Is(err, os.ErrClosed) {
 			return
-		case err != nil:
-			r.log.Warn("nftables is not heard of any more", "device", device, "error", err)
+		}
+		if err != nil {
 			select {
-			case r.foreign <- foreignChange{device, nft.Event{Lost: true}, m}:
+			case r.foreign <- foreignChange{device: device, lost: true, ended: m, err: err}:
 			case <-r.ended:
 			}
 			return
-		case !e.Lost && (e.Port == m.own || len(e.Touched(compiler.TableName)) == 0):
+		}
+		touched := e.Touched(compiler.TableName)
+		if !e.Lost && (e.Port == m.own || len(touched) == 0) {
 			continue
 		}
+		f := foreignChange{device: device, lost: e.Lost}
+		if !e.Lost {
+			f.by = actorOf(e.Generation, touched) // at once: it may end soon
+		}
 		select {
-		case r.foreign <- foreignChange{device: device, event: e}:
+		case r.foreign <- f:
 		default: // enough wait already
 		}
 	}

@@ -75,7 +75,7 @@ func claimsOf(p *model.Policy) *claims {
 // namespace; "" if nobody does. sure is false if only a look at the whole tree
 // can tell.
 func (c *claims) of(path string) (name, device string, sure bool) {
-	if c.units[strings.TrimPrefix(path[strings.LastIndexByte(path, '/')+1:], "_")] {
+	if c.units[cgroup.UnitOf(path[strings.LastIndexByte(path, '/')+1:])] {
 		return "", "", false
 	}
 	if n := c.exact[path]; n != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/model"
 )
 
@@ -39,12 +40,12 @@ func (r *Reconciler) resumeTrial() error {
 	case errors.Is(err, ErrPending) && p.FormerFiles != nil:
 		r.trial.former, r.good = parse(p.FormerFiles), parse(p.Files)
 		r.trial.timer.Reset(p.Left())
-		r.log.Warn("an edit still waits to be confirmed", "left", p.Left().Round(time.Second))
+		r.emit(events.Event{Kind: events.ConfirmWaiting, Message: fmt.Sprintf("an edit still waits for sockns confirm, %s are left", p.Left().Round(time.Second))})
 		return nil
 	case err != nil:
 		return err
 	case p != nil:
-		r.log.Error("not confirmed in time: the former policy is back", "change", p.By)
+		r.emit(events.Event{Kind: events.Restored, Message: "not confirmed in time: the former policy is back. It was changed by " + p.By})
 	}
 	p, err = readPending(r.trial.dir, refused)
 	if err == nil {
@@ -60,8 +61,16 @@ func (r *Reconciler) resumeTrial() error {
 var errRefused = errors.New("the files hold a policy that was not confirmed in time: edit them")
 
 // try decides whether a policy that was loaded may be enforced, and begins the
-// wait for its confirmation.
+// wait for its confirmation. If it may not, that is told of.
 func (r *Reconciler) try(l *Loaded) error {
+	err := r.begin(l)
+	if err != nil {
+		r.emit(events.Event{Kind: events.PolicyBroken, Message: "the last good policy stays in force", Error: err.Error()})
+	}
+	return err
+}
+
+func (r *Reconciler) begin(l *Loaded) error {
 	t := &r.trial
 	if t.refused != nil {
 		if sameFiles(l.Files, t.refused) {
@@ -76,7 +85,7 @@ func (r *Reconciler) try(l *Loaded) error {
 	case r.good == nil || sameFiles(l.Files, r.good.Files):
 		return nil
 	case t.former != nil && sameFiles(l.Files, t.former.Files):
-		r.log.Info("the edit was undone before it was confirmed")
+		r.emit(events.Event{Kind: events.Confirmed, Message: "the edit was undone before it was confirmed"})
 		t.end()
 		return Forget(t.dir)
 	case t.window == 0:
@@ -102,11 +111,11 @@ func (r *Reconciler) try(l *Loaded) error {
 	if !again {
 		t.former = r.good
 		if err := t.guard(); err != nil {
-			r.log.Error("should this process die, the former policy comes back at its next start, not before", "error", err)
+			r.emit(events.Event{Kind: events.Degraded, Message: "should this process die, the former policy comes back at its next start, not before", Error: err.Error()})
 		}
 	}
 	t.timer.Reset(t.window)
-	r.log.Warn("the edit goes back unless it is confirmed: sockns confirm", "within", t.window)
+	r.emit(events.Event{Kind: events.ConfirmWaiting, Message: fmt.Sprintf("the edit goes back unless sockns confirm follows within %s", t.window)})
 	return nil
 }
 
@@ -126,18 +135,28 @@ func (r *Reconciler) settleTrial() error {
 		err = p.claim(t.dir)
 	}
 	if errors.Is(err, ErrNothingPending) {
-		r.log.Info("the edit was confirmed")
+		r.emit(events.Event{Kind: events.Confirmed, Message: "the edit was confirmed"})
 		t.end()
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r.log.Error("the edit was not confirmed in time: the former policy comes back")
+	r.emit(events.Event{Kind: events.Restored, Message: "the edit was not confirmed in time: the former policy comes back"})
 	former := t.former
 	t.refused, t.restore = p.Files, p
 	t.end()
 	return r.adopt(former)
+}
+
+// confirmed looks whether an edit was confirmed, or whether its time is over.
+func (r *Reconciler) confirmed() error {
+	err := r.settleTrial()
+	if r.trial.restore == nil {
+		return err
+	}
+	r.emit(events.Event{Kind: events.PolicyBroken, Message: "the last good policy stays in force", Error: errRefused.Error()})
+	return errors.Join(err, r.sync(cause{why: "not confirmed in time", back: true}))
 }
 
 // restored notes that the former policy is in force again.

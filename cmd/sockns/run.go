@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/events"
 )
 
 func (c *cli) runCommand() *cobra.Command {
@@ -48,8 +49,7 @@ in force at once.`,
 			}
 			defer host.Close()
 			return controller.NewReconciler(host, controller.Options{
-				Paths: files, Log: c.logger(verbose), Resync: resync, Confirm: confirm, Guard: c.startGuard,
-				Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
+				Paths: files, Resync: resync, Tell: tell(c.logger(verbose)), Confirm: confirm, Guard: c.startGuard,
 			}).Run(cmd.Context())
 		},
 	}
@@ -58,6 +58,16 @@ in force at once.`,
 	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time` after an edit, as 60s")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log each cgroup that comes or goes")
 	return cmd
+}
+
+// tell logs events, and tells systemd when the policy is enforced.
+func tell(log *slog.Logger) func(events.Event) {
+	return func(e events.Event) {
+		e.LogTo(log)
+		if e.Kind == events.Started {
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		}
+	}
 }
 
 // logger writes text on a terminal and JSON for a service manager.

@@ -90,6 +90,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 		}
 	}
 	a.endings()
+	a.refusalChains(policies)
 	a.outputChains()
 	a.inputChains()
 	return a.table, a.index
@@ -161,6 +162,9 @@ func (a *assembly) maps(spaces []*space) {
 		if set := a.index.policies[n.Name].instances; set != "" && n.Device == a.device {
 			add(nft.Set{Name: set, Key: []nft.Type{nft.TypeClassID}, Linger: true, Comment: "the instances of " + n.Name})
 		}
+	}
+	for _, set := range a.reportSets() {
+		add(set)
 	}
 	put := func(list ...Placed) {
 		for _, p := range list {
@@ -351,38 +355,7 @@ func (a *assembly) endings() {
 	for i := len(a.deep) - 1; i >= 0; i-- {
 		receiver = append(receiver, ruleOf(nft.SetPriorityMap{Key: cgroupKey(a.deep[i]), Map: identityMap(a.deep[i])}))
 	}
-	a.chain(chainReceiver, "the identity of the receiving socket", receiver...)
-	for _, e := range refusals {
-		rules := []nft.Rule{}
-		if e.reset {
-			rules = append(rules, ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Value: protoTCP}, nft.Reject{TCPReset: true}))
-		}
-		if e.silent {
-			rules = append(rules, ruleOf(nft.Verdict{Kind: nft.VerdictDrop}))
-		} else {
-			rules = append(rules, ruleOf(nft.Reject{ICMPX: e.code}))
-		}
-		a.chain(rejectChain(e.errno), "", rules...)
-		a.chain(refuseChain(e.errno), "",
-			ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}),
-			ruleOf(jumpTo(nft.VerdictGoto, rejectChain(e.errno))))
-	}
-}
-
-// refusals says how packets tell each error; docs/errors.md has what
-// applications see.
-var refusals = [...]struct {
-	errno  model.Errno
-	reset  bool // TCP is reset
-	silent bool // dropped
-	code   nft.ICMPX
-}{
-	{errno: model.ECONNREFUSED, reset: true, code: nft.ICMPXPortUnreachable},
-	{errno: model.EHOSTUNREACH, code: nft.ICMPXHostUnreachable},
-	{errno: model.ENETUNREACH, code: nft.ICMPXNoRoute},
-	{errno: model.EACCES, code: nft.ICMPXAdminProhibited},
-	{errno: model.EPERM, code: nft.ICMPXAdminProhibited},
-	{errno: model.ETIMEDOUT, silent: true},
+	a.chain(chainWhose, "the priority becomes the identity of the socket that sends (in output) or receives (in input)", receiver...)
 }
 
 var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value: tcpSYN, Not: true}

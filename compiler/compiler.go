@@ -60,6 +60,6 @@ func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (
 	ids := identities(spaces)
 	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
 	policies := lowerPolicies(r, spaces)
-	share(spaces, policies)
+	share(spaces, policies, ids)
 	return assemble(r, spaces, policies, f)
 }

@@ -51,7 +51,7 @@ func (ix *Index) Namespace(name string) []Placed {
 		Key:     []nft.Value{id},
 		Verdict: jumpTo(nft.VerdictJump, ref.chains.chain(partLocal)),
 		Comment: comment,
-	}}}
+	}}, {marksMap, nft.Element{Key: []nft.Value{id}, Data: markValue(ix.id(name))}}}
 	if ref.instances != "" && name != templateOf(name) {
 		list = append(list, Placed{ref.instances, nft.Element{Key: []nft.Value{id}, Comment: comment}})
 	}

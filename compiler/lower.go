@@ -164,15 +164,6 @@ func contradicts(t term) bool {
 	return four && six
 }
 
-// logStatements write a line to the kernel's log, at a bounded rate.
-func logStatements(prefix string) []nft.Statement {
-	const nflogPrefixMax = 127 // NF_LOG_PREFIXLEN - 1
-	if len(prefix) > nflogPrefixMax {
-		prefix = prefix[:nflogPrefixMax]
-	}
-	return []nft.Statement{nft.Limit{Rate: 10, Burst: 20}, nft.Log{Prefix: prefix}}
-}
-
 func jumpTo(kind nft.VerdictKind, chain string) nft.Verdict {
 	return nft.Verdict{Kind: kind, Chain: chain}
 }

@@ -1,27 +1,17 @@
 package compiler
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 )
 
 // The chains that all policies end in; see assemble.go.
 const (
-	chainPass     = "pass"     // remember where a datagram's answer may come from, accept
-	chainAdmit    = "admit"    // the accepting end allows: ask the connecting end, then pass
-	chainAnswers  = "answers"  // accept the answer to a datagram that passed
-	chainReceiver = "receiver" // put the identity of the receiving socket into the priority
+	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
+	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass
+	chainAnswers = "answers" // accept the answer to a datagram that passed
+	chainWhose   = "whose"   // put the identity of the packet's socket into the priority
 )
-
-// rejectChain names the chain that refuses with an error at once.
-func rejectChain(e model.Errno) string { return "reject." + strings.ToLower(string(e)) }
-
-// refuseChain names the chain of the accepting end's refusal: the connecting
-// end is asked first, because its own error comes first.
-func refuseChain(e model.Errno) string { return "refuse." + strings.ToLower(string(e)) }
 
 // The places where a policy's lists are asked, and the names of their first
 // chains below the policy's own name.
@@ -39,14 +29,19 @@ type chains struct {
 	// selfFree says that nothing stops two sockets of the namespace from
 	// reaching each other, so that there is no chain partSelf.
 	selfFree bool
-	name     string // set by share
+	endings  map[ending]bool // of its refusals
+	name     string          // set by share
 }
 
 // lowering is the work on one socket namespace.
 type lowering struct {
 	*resolver
-	n        *model.SocketNamespace
-	audit    bool
+	n       *model.SocketNamespace
+	audit   bool
+	endings map[ending]bool
+	// lost says that the list being written has the receiver's identity in the
+	// priority, where the sender's was.
+	lost     bool
 	comments map[*model.Rule]string // each is asked for in several places
 }
 
@@ -61,8 +56,8 @@ func (l *lowering) comment(r *model.Rule) string {
 }
 
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
-	l := &lowering{resolver: r, n: n, audit: n.Mode == model.Audit, comments: make(map[*model.Rule]string)}
-	c := &chains{}
+	l := &lowering{resolver: r, n: n, audit: n.Mode == model.Audit, endings: make(map[ending]bool), comments: make(map[*model.Rule]string)}
+	c := &chains{endings: l.endings}
 	for _, part := range []func() *emitter{l.connect, l.local, l.accept} {
 		c.list = append(c.list, part().chains...)
 	}
@@ -78,8 +73,8 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 func (l *lowering) connect() *emitter {
 	e := newEmitter(partConnect)
 	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
-	l.bind(e, source, viewConnect, rejectVerdict)
-	l.list(e, model.Connect, viewConnect, jumpTo(nft.VerdictGoto, chainPass), rejectVerdict)
+	l.bind(e, source, viewConnect, EndOut)
+	l.list(e, model.Connect, viewConnect, jumpTo(nft.VerdictGoto, chainPass), EndOut)
 	return e
 }
 
@@ -88,13 +83,15 @@ func (l *lowering) connect() *emitter {
 func (l *lowering) local() *emitter {
 	e := newEmitter(partLocal)
 	e.returning = true
-	l.bind(e, source, viewLocal, rejectVerdict)
+	l.bind(e, source, viewLocal, EndFrom)
 	if l.namesPeers(model.Connect) {
 		// The priority said who connects, which is known by being here. From
 		// now on it says who receives.
-		e.rule("", jumpTo(nft.VerdictJump, chainReceiver))
+		e.rule("", jumpTo(nft.VerdictJump, chainWhose))
+		l.lost = true
 	}
-	l.list(e, model.Connect, viewLocal, nft.Verdict{Kind: nft.VerdictReturn}, rejectVerdict)
+	l.list(e, model.Connect, viewLocal, nft.Verdict{Kind: nft.VerdictReturn}, EndFrom)
+	l.lost = false
 	return e
 }
 
@@ -103,8 +100,8 @@ func (l *lowering) local() *emitter {
 func (l *lowering) accept() *emitter {
 	e := newEmitter(partAccept)
 	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
-	l.bind(e, destination, viewAccept, refuseVerdict)
-	l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit), refuseVerdict)
+	l.bind(e, destination, viewAccept, EndTo)
+	l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit), EndTo)
 	return e
 }
 
@@ -113,85 +110,92 @@ func (l *lowering) accept() *emitter {
 func (l *lowering) self() *emitter {
 	e := newEmitter(partSelf)
 	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
-	l.bind(e, source, viewSelf, rejectVerdict)
+	l.bind(e, source, viewSelf, EndFrom)
 	accepting := e.reserve()
-	refuses := l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
+	matters := l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
 	e.cur = accepting
-	l.bind(e, destination, viewSelf, rejectVerdict)
-	refuses = l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass)) || refuses
-	if !refuses && !l.bindMatters() {
+	l.bind(e, destination, viewSelf, EndFrom)
+	matters = l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass)) || matters
+	if !matters && !l.bindMatters() {
 		return nil
 	}
 	return e
 }
 
-// refusal makes the verdict for an error.
-type refusal func(model.Errno) nft.Statement
-
-func rejectVerdict(e model.Errno) nft.Statement { return jumpTo(nft.VerdictGoto, rejectChain(e)) }
-func refuseVerdict(e model.Errno) nft.Statement { return jumpTo(nft.VerdictGoto, refuseChain(e)) }
-
-// deny returns the verdict that refuses, or in audit mode the one that lets
-// pass and the log line of what enforcing would have refused.
-func (l *lowering) deny(what string, errno model.Errno, refuse refusal, allow nft.Statement) (log []nft.Statement, verdict nft.Statement) {
+// deny returns what refuses at an end, or in audit mode what tells of it and
+// lets pass.
+func (l *lowering) deny(end End, h model.Hook, rule int, errno model.Errno, allow nft.Statement) (log, tail []nft.Statement) {
 	if l.audit {
-		return l.auditLog(what, errno), allow
+		return l.log(Audited, end, h, rule, errno), []nft.Statement{allow}
 	}
-	return nil, refuse(errno)
+	at := ending{end, h, rule, errno}
+	if l.lost {
+		at.end = EndOf
+		tail = append(tail, nft.SetMark{}) // share writes whose
+	}
+	l.endings[at] = true
+	return nil, append(tail, jumpTo(nft.VerdictGoto, at.chain()))
 }
 
-// auditLog returns the log line of what enforcing would have refused.
-func (l *lowering) auditLog(what string, errno model.Errno) []nft.Statement {
-	return logStatements(fmt.Sprintf("sockns audit %s %s %s ", l.n.Name, what, errno))
+// log returns the statements that tell of a packet that lives on, at a bounded rate.
+func (l *lowering) log(o Outcome, end End, h model.Hook, rule int, errno model.Errno) []nft.Statement {
+	prefix := Prefix{Outcome: o, Namespace: l.n.Name, End: end, Hook: h, Rule: rule, Errno: errno}
+	return []nft.Statement{nft.Limit{Rate: reportedRate, Burst: reportedBurst}, nft.Log{Prefix: prefix.String(), Group: LogGroup}}
 }
 
-// ruleLog returns the log line of a rule's decision; that of audit mode,
-// which is given, stands for it.
-func (l *lowering) ruleLog(r *model.Rule, what string, audit []nft.Statement) []nft.Statement {
-	if !r.Log || audit != nil {
-		return audit
+// decide returns what a rule of a hook does to the packets that it matches:
+// what it logs, and what follows. Nothing but a count follows from a denial in audit.
+func (l *lowering) decide(r *model.Rule, end End, errno model.Errno, allow nft.Statement) (log, tail []nft.Statement) {
+	switch {
+	case r.Audit:
+		return l.log(Audited, end, r.Hook, r.Index, errno), nil
+	case r.Action == model.Deny:
+		return l.deny(end, r.Hook, r.Index, errno, allow)
+	case r.Log:
+		return l.log(Allowed, end, r.Hook, r.Index, ""), []nft.Statement{allow}
 	}
-	return logStatements(fmt.Sprintf("sockns %s %s %s ", r.Action, l.n.Name, what))
+	return nil, []nft.Statement{allow}
 }
 
 // list writes a connect or accept list with its default.
-func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, refuse refusal) {
+func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, end End) {
 	rules := l.n.Rules(h)
 	for i := range rules {
-		if l.rule(e, &rules[i], v, allow, refuse) {
+		if l.rule(e, &rules[i], v, allow, end) {
 			return
 		}
 	}
 	errno, denies := defaultOf(l.n, h)
-	verdict := allow
+	tail := []nft.Statement{allow}
 	if denies {
 		var log []nft.Statement
-		if log, verdict = l.deny(h.String(), errno, refuse, allow); log != nil {
+		if log, tail = l.deny(end, h, 0, errno, allow); log != nil {
 			e.rule("", log...)
 		}
 	}
-	e.rule(defaultComment(l.n, h), nft.Counter{}, verdict)
+	e.rule(defaultComment(l.n, h), append([]nft.Statement{nft.Counter{}}, tail...)...)
 }
 
 // selfList writes the rules of a list that can speak of the namespace itself,
-// and reports whether one of them refuses. The namespace reaches itself by default.
-func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) (refuses bool) {
+// and reports whether one of them does more than allow. The namespace reaches
+// itself by default.
+func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) (matters bool) {
 	rules := l.n.Rules(h)
 	for i := range rules {
 		r := &rules[i]
-		if r.Action == model.Deny && len(l.peerTerms(l.n, r, viewSelf)) > 0 {
-			refuses = true
+		if (r.Action == model.Deny || r.Log) && len(l.peerTerms(l.n, r, viewSelf)) > 0 {
+			matters = true
 		}
-		if l.rule(e, r, viewSelf, allow, rejectVerdict) {
-			return refuses
+		if l.rule(e, r, viewSelf, allow, EndFrom) {
+			return matters
 		}
 	}
 	e.rule("", allow)
-	return refuses
+	return matters
 }
 
 // rule writes one rule and reports whether nothing can come after it.
-func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, refuse refusal) (total bool) {
+func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, end End) (total bool) {
 	s := source
 	if r.Hook == model.Accept {
 		s = destination
@@ -206,17 +210,11 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 			return false
 		}
 	}
-	what := fmt.Sprintf("%s#%d", r.Hook, r.Index)
-	verdict := allow
-	var log []nft.Statement
+	log, tail := l.decide(r, end, errnoOr(r.Error, model.ECONNREFUSED), allow)
+	e.clause(dims, l.comment(r), log, append([]nft.Statement{nft.Counter{}}, tail...)...)
 	if r.Audit {
-		e.clause(dims, l.comment(r), l.auditLog(what, errnoOr(r.Error, model.ECONNREFUSED)), nft.Counter{})
 		return false
 	}
-	if r.Action == model.Deny {
-		log, verdict = l.deny(what, errnoOr(r.Error, model.ECONNREFUSED), refuse, allow)
-	}
-	e.clause(dims, l.comment(r), l.ruleLog(r, what, log), nft.Counter{}, verdict)
 	for _, d := range dims {
 		if len(d) != 1 || len(d[0]) != 0 {
 			return false
@@ -228,7 +226,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 // bind writes the check of the packet's local address and port. Packets do not
 // say whether a port was asked for or picked by the kernel, so a port that the
 // kernel may pick is refused by an explicit rule only.
-func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
+func (l *lowering) bind(e *emitter, s side, v view, end End) {
 	if !l.bindMatters() {
 		return
 	}
@@ -243,18 +241,11 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 			portTerms(r.Protocols, r.Ports, s, v.transportOnly()),
 			l.localTerms(l.n, r, s, onLoopback, false),
 		}
-		what := fmt.Sprintf("bind#%d", r.Index)
-		var verdict nft.Statement = pass
-		var log, tail []nft.Statement
-		if r.Audit {
-			e.clause(dims, l.comment(r), l.auditLog(what, model.ECONNREFUSED), nft.Counter{})
-			continue
-		}
+		log, tail := l.decide(r, end, model.ECONNREFUSED, pass)
 		if r.Action == model.Deny {
-			log, verdict = l.deny(what, model.ECONNREFUSED, refuse, pass)
-			tail = append(tail, nft.Counter{})
+			tail = append([]nft.Statement{nft.Counter{}}, tail...)
 		}
-		e.clause(dims, l.comment(r), l.ruleLog(r, what, log), append(tail, verdict)...)
+		e.clause(dims, l.comment(r), log, tail...)
 	}
 	if bindDefaultDenies(l.n) {
 		ports := portTerms(nil, l.ephemeral(), s, v.transportOnly())
@@ -265,11 +256,11 @@ func (l *lowering) bind(e *emitter, s side, v view, refuse refusal) {
 	} else {
 		e.clause([][]term{own}, "", nil, pass)
 	}
-	log, verdict := l.deny("bind", model.ECONNREFUSED, refuse, pass)
+	log, tail := l.deny(end, model.Bind, 0, model.ECONNREFUSED, pass)
 	if log != nil {
 		e.rule("", log...)
 	}
-	e.rule(defaultComment(l.n, model.Bind), nft.Counter{}, verdict)
+	e.rule(defaultComment(l.n, model.Bind), append([]nft.Statement{nft.Counter{}}, tail...)...)
 	e.cur = ok
 }
 

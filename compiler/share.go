@@ -11,7 +11,7 @@ import (
 // share names each policy by its content, so that namespaces with the same
 // rules use the same chains. The name begins with the first namespace that
 // has the policy, for the reader of nft list ruleset.
-func share(spaces []*space, policies map[string]*chains) {
+func share(spaces []*space, policies map[string]*chains, ids map[string]uint32) {
 	names := make(map[[sha256.Size]byte]string) // by the digest of the content
 	taken := make(map[string]bool)
 	for _, s := range spaces {
@@ -29,7 +29,8 @@ func share(spaces []*space, policies map[string]*chains) {
 			names[sum] = s.source.Name + "." + hex.EncodeToString(sum[:short])
 		}
 		c.name = names[sum]
-		rename(c)
+		first, _, _ := strings.Cut(c.name, ".")
+		rename(c, ids[first])
 	}
 }
 
@@ -54,8 +55,9 @@ func content(c *chains) string {
 	return b.String()
 }
 
-// rename puts the policy's name before the relative names of its chains.
-func rename(c *chains) {
+// rename puts the policy's name before the relative names of its chains, and
+// the identity of the first namespace that has it where a refusal names the policy.
+func rename(c *chains, first uint32) {
 	own := make(map[string]bool, len(c.list))
 	for _, chain := range c.list {
 		own[chain.Name] = true
@@ -64,9 +66,14 @@ func rename(c *chains) {
 		chain.Name = c.chain(chain.Name)
 		for _, r := range chain.Rules {
 			for i, s := range r.Statements {
-				if v, ok := s.(nft.Verdict); ok && own[v.Chain] {
-					v.Chain = c.chain(v.Chain)
-					r.Statements[i] = v
+				switch s := s.(type) {
+				case nft.Verdict:
+					if own[s.Chain] {
+						s.Chain = c.chain(s.Chain)
+						r.Statements[i] = s
+					}
+				case nft.SetMark:
+					r.Statements[i] = nft.SetMark{Value: first}
 				}
 			}
 		}

@@ -39,6 +39,13 @@ func (s *Simulation) Trace(tell func(device, chain string, rule nft.Rule)) {
 	}
 }
 
+// Logged has each prefix that is logged told.
+func (s *Simulation) Logged(tell func(prefix string)) {
+	for _, n := range s.tables {
+		n.Log = func(l nft.Log, _ uint32) { tell(l.Prefix) }
+	}
+}
+
 const tcpSYN = 0x02
 
 var protocolNumbers = map[model.Protocol]uint8{

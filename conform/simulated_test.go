@@ -36,10 +36,30 @@ func simulatePackets(t *rapid.T) {
 	s := w.Simulate(program)
 	r := rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "flows")), 0))
 	aim := NewAim(judge, simulatedProtocols, false)
+	told, refused := 0, 0
+	s.Logged(func(prefix string) {
+		if p, err := compiler.ParsePrefix(prefix); err == nil && p.Outcome == compiler.Refused {
+			told++
+		}
+	})
+	s.Trace(func(_, chain string, rule nft.Rule) {
+		switch end := rule.Statements[len(rule.Statements)-1].(type) {
+		case nft.Reject:
+			refused++
+		case nft.Verdict:
+			if end.Kind == nft.VerdictDrop && !strings.HasPrefix(chain, "held_") {
+				refused++
+			}
+		}
+	})
 	for range flowsEach {
 		f := aim.Draw(r.IntN)
+		told, refused = 0, 0
 		if got, want := s.Connect(f, judge.Source(f)), judge.Packets(f); !slices.Contains(want.Outcomes, got) {
 			t.Fatalf("%s: %s, want %v\n%s\n%s\n%s", f, got, want.Outcomes, text, explainDecision(judge, f), traceOf(w, program, f, judge))
+		}
+		if told != refused {
+			t.Fatalf("%s: %d refusals, %d told\n%s\n%s", f, refused, told, text, traceOf(w, program, f, judge))
 		}
 	}
 }

@@ -13,18 +13,8 @@ func decodeExprs(out []expr, list attrs) ([]expr, error) {
 		if list.typ != unix.NFTA_LIST_ELEM {
 			continue
 		}
-		elem := list.nested()
-		var name []byte
-		var data attrs
-		for elem.next() {
-			switch elem.typ {
-			case unix.NFTA_EXPR_NAME:
-				name = elem.chars()
-			case unix.NFTA_EXPR_DATA:
-				data = elem.nested()
-			}
-		}
-		if elem.bad {
+		name, data, ok := list.expression()
+		if !ok {
 			return out, errMalformed
 		}
 		raw := data.rest
@@ -38,6 +28,20 @@ func decodeExprs(out []expr, list attrs) ([]expr, error) {
 		return out, errMalformed
 	}
 	return out, nil
+}
+
+// expression returns the name and the attributes of a nested expression.
+func (a *attrs) expression() (name []byte, data attrs, ok bool) {
+	in := a.nested()
+	for in.next() {
+		switch in.typ {
+		case unix.NFTA_EXPR_NAME:
+			name = in.chars()
+		case unix.NFTA_EXPR_DATA:
+			data = in.nested()
+		}
+	}
+	return name, data, !in.bad
 }
 
 // decoding is one expression being read; ok turns false at the first attribute
@@ -290,6 +294,11 @@ func (d *decoding) dynset() expr {
 			d.is(d.u32() == 0)
 		case unix.NFTA_DYNSET_TIMEOUT:
 			d.is(d.u64() == 0) // the set's own
+		case unix.NFTA_DYNSET_EXPR:
+			name, data, ok := d.expression()
+			limit, known := decodeExpr(name, data)
+			d.is(ok && known && limit.kind == exprLimit)
+			e.a, e.len = limit.a, limit.key
 		case unix.NFTA_DYNSET_SET_ID, unix.NFTA_DYNSET_PAD:
 		default:
 			d.is(false)
@@ -366,18 +375,18 @@ func (d *decoding) limit() expr {
 
 func (d *decoding) log() expr {
 	e := expr{kind: exprLog}
-	level := uint32(4) // LOGLEVEL_WARNING, which the kernel leaves out
+	grouped := false
 	for d.next() {
 		switch d.typ {
 		case unix.NFTA_LOG_PREFIX:
 			e.name = d.str()
-		case unix.NFTA_LOG_LEVEL:
-			level = d.u32()
+		case unix.NFTA_LOG_GROUP:
+			e.len, grouped = uint32(d.u16()), true
 		default:
 			d.is(false)
 		}
 	}
-	d.is(level == logLevelInfo && len(e.name) <= logPrefixMax && checkQuoted(e.name) == nil)
+	d.is(grouped && len(e.name) <= logPrefixMax && checkQuoted(e.name) == nil)
 	return e
 }
 

@@ -162,6 +162,15 @@ func (w *wire) expressionData(e *expr) {
 		w.u32(unix.NFTA_DYNSET_SREG_KEY, register(e.reg))
 		w.u32(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE)
 		w.str(unix.NFTA_DYNSET_SET_NAME, e.name)
+		if e.a != 0 {
+			at := w.nest(unix.NFTA_DYNSET_EXPR)
+			limit := expr{kind: exprLimit, a: e.a, key: e.len}
+			w.str(unix.NFTA_EXPR_NAME, limit.wireName())
+			data := w.nest(unix.NFTA_EXPR_DATA)
+			w.expressionData(&limit)
+			w.unnest(data)
+			w.unnest(at)
+		}
 	case exprImmediate:
 		w.u32(unix.NFTA_IMMEDIATE_DREG, register(e.reg))
 		w.value(unix.NFTA_IMMEDIATE_DATA, e.data[:e.n])
@@ -181,7 +190,7 @@ func (w *wire) expressionData(e *expr) {
 		if e.name != "" {
 			w.str(unix.NFTA_LOG_PREFIX, e.name)
 		}
-		w.u32(unix.NFTA_LOG_LEVEL, logLevelInfo)
+		w.u16(unix.NFTA_LOG_GROUP, uint16(e.len))
 	case exprReject:
 		w.u32(unix.NFTA_REJECT_TYPE, e.key)
 		w.u8(unix.NFTA_REJECT_ICMP_CODE, uint8(e.off))

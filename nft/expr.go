@@ -15,13 +15,13 @@ type expr struct {
 
 	key uint32 // meta, socket: the key; payload: the base; limit: the burst; reject: the type
 	off uint32 // payload: the offset; socket: the level; reject: the code; immediate: the verdict
-	len uint32 // payload: the length
+	len uint32 // payload: the length; dynset: the limit's burst; log: the group
 
 	data [16]byte // cmp, immediate: the value; range: the first
 	mask [16]byte // bitwise: the mask; range: the last
 	name string   // lookup, dynset: the set; verdict: the chain; log: the prefix; foreign: the name
 
-	a, b uint64 // counter: packets and bytes; limit: the rate
+	a, b uint64 // counter: packets and bytes; limit, dynset: the rate
 	raw  string // foreign: the attributes
 }
 

@@ -135,7 +135,7 @@ func genVerdict() *rapid.Generator[Verdict] {
 func genStatement() *rapid.Generator[Statement] {
 	return rapid.Custom(func(t *rapid.T) Statement {
 		not := rapid.Bool().Draw(t, "not")
-		switch rapid.IntRange(0, 14).Draw(t, "statement") {
+		switch rapid.IntRange(0, 16).Draw(t, "statement") {
 		case 0:
 			return genMeta().Draw(t, "meta")
 		case 1:
@@ -166,13 +166,22 @@ func genStatement() *rapid.Generator[Statement] {
 			return SetPriorityMap{Key: key, Map: setFor("p", key)}
 		case 10:
 			key := genKey().Draw(t, "key")
-			return Update{Key: key, Set: setFor("u", key)}
+			u := Update{Key: key, Set: setFor("u", key)}
+			if not {
+				u.Limit = Limit{Rate: 16, Burst: 32}
+			}
+			return u
 		case 11:
 			return Counter{Packets: uint64(rapid.Uint16().Draw(t, "packets")), Bytes: uint64(rapid.Uint16().Draw(t, "bytes"))}
 		case 12:
 			return Limit{Rate: uint64(rapid.IntRange(1, 1000).Draw(t, "rate")), Burst: uint32(rapid.IntRange(1, 100).Draw(t, "burst"))}
 		case 13:
-			return Log{Prefix: rapid.SampledFrom([]string{"", "prod.web accept: ", "x"}).Draw(t, "prefix")}
+			return Log{Prefix: rapid.SampledFrom([]string{"", "prod.web accept: ", "x"}).Draw(t, "prefix"), Group: rapid.Uint16().Draw(t, "group")}
+		case 14:
+			return SetMark{Value: rapid.Uint32().Draw(t, "mark")}
+		case 15:
+			key := genKey().Draw(t, "key")
+			return SetMarkMap{Key: key, Map: setFor("m", key)}
 		}
 		return MatchMeta{Key: MetaL4Proto, Value: unix.IPPROTO_TCP}
 	})
@@ -205,6 +214,8 @@ func genValue(typ Type) *rapid.Generator[Value] {
 			v.Addr = genAddr(typ == TypeIPv4).Draw(t, "addr")
 		case TypeCgroup:
 			v.Num = rapid.Uint64Range(1, 1<<40).Draw(t, "cgroup")
+		case TypeMark:
+			v.Num = uint64(rapid.Uint32().Draw(t, "mark"))
 		case TypeClassID:
 			v.Num = uint64(genClassID().Draw(t, "classid"))
 		case TypeInetProto:
@@ -296,6 +307,8 @@ func (tab *Table) addSetOf(t *rapid.T, s Statement) {
 		set.Name, key, set.Data = s.Map, s.Key, TypeVerdict
 	case SetPriorityMap:
 		set.Name, key, set.Data = s.Map, s.Key, TypeClassID
+	case SetMarkMap:
+		set.Name, key, set.Data = s.Map, s.Key, TypeMark
 	case Update:
 		set.Name, key, set.Dynamic, set.Timeout, set.Size = s.Set, s.Key, true, 90500*time.Millisecond, 100
 	default:

@@ -11,7 +11,7 @@ func appendValue(b []byte, v Value) []byte {
 	switch v.Type {
 	case TypeCgroup:
 		return binary.NativeEndian.AppendUint64(b, v.Num)
-	case TypeClassID:
+	case TypeClassID, TypeMark:
 		return binary.NativeEndian.AppendUint32(b, uint32(v.Num))
 	case TypeIPv4, TypeIPv6:
 		return append(b, v.Addr.AsSlice()...)
@@ -48,7 +48,7 @@ func (v Value) check(t Type) error {
 	switch t {
 	case TypeCgroup:
 		return nil
-	case TypeClassID:
+	case TypeClassID, TypeMark:
 		limit = 1<<32 - 1
 	case TypeInetProto:
 		limit = 1<<8 - 1
@@ -83,7 +83,7 @@ func readValue(b []byte, t Type) (Value, int, bool) {
 	switch t {
 	case TypeCgroup:
 		v.Num = binary.NativeEndian.Uint64(b)
-	case TypeClassID:
+	case TypeClassID, TypeMark:
 		v.Num = uint64(binary.NativeEndian.Uint32(b))
 	case TypeIPv4, TypeIPv6:
 		v.Addr, _ = netip.AddrFromSlice(b[:info.size])

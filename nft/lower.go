@@ -11,13 +11,12 @@ import (
 // The numbers of expressions that golang.org/x/sys/unix lacks
 // (include/uapi/linux/netfilter/nf_tables.h).
 const (
-	exthdrOpSCTP     = 3 // NFT_EXTHDR_OP_SCTP
-	exthdrPresent    = 1 // NFT_EXTHDR_F_PRESENT
-	sctpChunkInit    = 1 // RFC 9260
-	socketCgroupv2   = 3 // NFT_SOCKET_CGROUPV2
-	rejectTCPReset   = 1 // NFT_REJECT_TCP_RST
-	rejectICMPX      = 2 // NFT_REJECT_ICMPX_UNREACH
-	logLevelInfo     = 6
+	exthdrOpSCTP     = 3   // NFT_EXTHDR_OP_SCTP
+	exthdrPresent    = 1   // NFT_EXTHDR_F_PRESENT
+	sctpChunkInit    = 1   // RFC 9260
+	socketCgroupv2   = 3   // NFT_SOCKET_CGROUPV2
+	rejectTCPReset   = 1   // NFT_REJECT_TCP_RST
+	rejectICMPX      = 2   // NFT_REJECT_ICMPX_UNREACH
 	logPrefixMax     = 127 // NF_LOG_PREFIXLEN less its end
 	nameMax          = 255 // NFT_NAME_MAXLEN less its end
 	maxKeyWords      = 16  // NFT_DATA_VALUE_MAXLEN / 4: the registers there are
@@ -108,8 +107,22 @@ func (l *lowering) statement(s Statement) error {
 		binary.NativeEndian.PutUint32(e.data[:], s.Value)
 		l.emit(e)
 		l.emit(expr{kind: exprMetaStore, key: unix.NFT_META_PRIORITY})
+	case SetMarkMap:
+		if err := l.lookup(s.Key, s.Map, expr{kind: exprLookupMap}); err != nil {
+			return err
+		}
+		l.emit(expr{kind: exprMetaStore, key: unix.NFT_META_MARK})
+	case SetMark:
+		e := expr{kind: exprImmediate, n: 4}
+		binary.NativeEndian.PutUint32(e.data[:], s.Value)
+		l.emit(e)
+		l.emit(expr{kind: exprMetaStore, key: unix.NFT_META_MARK})
 	case Update:
-		return l.lookup(s.Key, s.Set, expr{kind: exprUpdate})
+		e := expr{kind: exprUpdate}
+		if s.Limit.Rate != 0 {
+			e.a, e.len = s.Limit.Rate, s.Limit.burst()
+		}
+		return l.lookup(s.Key, s.Set, e)
 	case Counter:
 		l.emit(expr{kind: exprCounter, a: s.Packets, b: s.Bytes})
 	case Limit:
@@ -124,7 +137,7 @@ func (l *lowering) statement(s Statement) error {
 		if err := checkQuoted(s.Prefix); err != nil {
 			return err
 		}
-		l.emit(expr{kind: exprLog, name: s.Prefix})
+		l.emit(expr{kind: exprLog, name: s.Prefix, len: uint32(s.Group)})
 	case Verdict:
 		code, err := verdictCode(s)
 		if err != nil {
@@ -404,6 +417,8 @@ func (f Field) load() (expr, error) {
 	switch f.Kind {
 	case FieldPriority:
 		return expr{kind: exprMetaLoad, key: unix.NFT_META_PRIORITY}, nil
+	case FieldMark:
+		return expr{kind: exprMetaLoad, key: unix.NFT_META_MARK}, nil
 	case FieldCgroup:
 		if f.Level == 0 {
 			return expr{}, errors.New("levels count from 1")

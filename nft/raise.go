@@ -96,8 +96,16 @@ func (r *raising) statement() {
 			return
 		}
 	case exprImmediate:
-		if s := r.at(1); e.reg == 0 && e.n == 4 && s.kind == exprMetaStore && s.key == unix.NFT_META_PRIORITY && s.reg == 0 {
-			r.push(SetPriority{Value: binary.NativeEndian.Uint32(e.data[:])}, 2)
+		s := r.at(1)
+		if e.reg != 0 || e.n != 4 || s.kind != exprMetaStore || s.reg != 0 {
+			break
+		}
+		switch value := binary.NativeEndian.Uint32(e.data[:]); s.key {
+		case unix.NFT_META_PRIORITY:
+			r.push(SetPriority{Value: value}, 2)
+			return
+		case unix.NFT_META_MARK:
+			r.push(SetMark{Value: value}, 2)
 			return
 		}
 	case exprVerdict:
@@ -112,7 +120,7 @@ func (r *raising) statement() {
 		r.push(Limit{Rate: e.a, Burst: e.key}, 1)
 		return
 	case exprLog:
-		r.push(Log{Prefix: e.name}, 1)
+		r.push(Log{Prefix: e.name, Group: uint16(e.len)}, 1)
 		return
 	case exprReject:
 		if e.key == rejectICMPX && e.off <= uint32(ICMPXAdminProhibited) {
@@ -151,6 +159,8 @@ func (e *expr) field() (Field, bool) {
 	switch {
 	case e.kind == exprMetaLoad && e.key == unix.NFT_META_PRIORITY:
 		return Field{Kind: FieldPriority}, true
+	case e.kind == exprMetaLoad && e.key == unix.NFT_META_MARK:
+		return Field{Kind: FieldMark}, true
 	case e.kind == exprMetaLoad && e.key == unix.NFT_META_L4PROTO:
 		return Field{Kind: FieldL4Proto}, true
 	case e.kind == exprSocket && e.key == socketCgroupv2 && e.off > 0 && e.off <= 255:
@@ -204,12 +214,19 @@ func (r *raising) keyed() bool {
 	case exprVMap:
 		s = VMap{Key: key, Map: e.name}
 	case exprUpdate:
-		s = Update{Key: key, Set: e.name}
+		s = Update{Key: key, Set: e.name, Limit: Limit{Rate: e.a, Burst: e.len}}
 	case exprLookupMap:
-		if m := r.at(n + 1); m.kind != exprMetaStore || m.key != unix.NFT_META_PRIORITY || m.reg != 0 {
+		m := r.at(n + 1)
+		switch {
+		case m.kind != exprMetaStore || m.reg != 0:
+			return false
+		case m.key == unix.NFT_META_PRIORITY:
+			s = SetPriorityMap{Key: key, Map: e.name}
+		case m.key == unix.NFT_META_MARK:
+			s = SetMarkMap{Key: key, Map: e.name}
+		default:
 			return false
 		}
-		s = SetPriorityMap{Key: key, Map: e.name}
 		used++
 	default:
 		return false

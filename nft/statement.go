@@ -16,6 +16,8 @@ func (MatchSet) statement()       {}
 func (VMap) statement()           {}
 func (SetPriority) statement()    {}
 func (SetPriorityMap) statement() {}
+func (SetMark) statement()        {}
+func (SetMarkMap) statement()     {}
 func (Update) statement()         {}
 func (Counter) statement()        {}
 func (Limit) statement()          {}
@@ -154,6 +156,8 @@ func (f Field) String() string {
 	switch f.Kind {
 	case FieldPriority:
 		return "meta priority"
+	case FieldMark:
+		return "meta mark"
 	case FieldCgroup:
 		return fmt.Sprintf("socket cgroupv2 level %d", f.Level)
 	case FieldL4Proto:
@@ -179,6 +183,8 @@ func (f Field) Type() Type {
 	switch f.Kind {
 	case FieldPriority:
 		return TypeClassID
+	case FieldMark:
+		return TypeMark
 	case FieldCgroup:
 		return TypeCgroup
 	case FieldL4Proto:
@@ -217,7 +223,21 @@ func (s SetPriorityMap) String() string {
 }
 
 // String returns the statement as nft(8) text.
-func (u Update) String() string { return "update @" + u.Set + " { " + keyText(u.Key) + " }" }
+func (s SetMark) String() string { return "meta mark set " + markText(s.Value) }
+
+// String returns the statement as nft(8) text.
+func (s SetMarkMap) String() string {
+	return "meta mark set " + keyText(s.Key) + " map @" + s.Map
+}
+
+// String returns the statement as nft(8) text.
+func (u Update) String() string {
+	element := keyText(u.Key)
+	if u.Limit.Rate != 0 {
+		element += " " + u.Limit.String()
+	}
+	return "update @" + u.Set + " { " + element + " }"
+}
 
 // String returns the statement as nft(8) text, with the figures if there are any.
 func (c Counter) String() string {
@@ -246,10 +266,11 @@ func (l Limit) String() string {
 
 // String returns the statement as nft(8) text.
 func (l Log) String() string {
+	group := fmt.Sprintf(" group %d", l.Group)
 	if l.Prefix == "" {
-		return "log level info"
+		return "log" + group
 	}
-	return `log prefix "` + l.Prefix + `" level info`
+	return `log prefix "` + l.Prefix + `"` + group
 }
 
 // String returns the verdict as nft(8) text.

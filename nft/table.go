@@ -75,6 +75,7 @@ const (
 	TypeVerdict          // verdict
 	TypeCgroup           // cgroupsv2, 8 bytes, host byte order: the cgroup's id
 	TypeClassID          // classid, 4 bytes, host byte order: skb->priority
+	TypeMark             // mark, 4 bytes, host byte order: skb->mark
 	TypeIPv4             // ipv4_addr
 	TypeIPv6             // ipv6_addr
 	TypeInetProto        // inet_proto
@@ -84,7 +85,7 @@ const (
 // Value is one field of a key or of a map's data.
 type Value struct {
 	Type Type
-	Num  uint64     // TypeCgroup, TypeClassID, TypeInetProto, TypeInetService
+	Num  uint64     // TypeCgroup, TypeClassID, TypeMark, TypeInetProto, TypeInetService
 	Addr netip.Addr // TypeIPv4, TypeIPv6
 	// Text is the path of a cgroup below the cgroup2 mount, without the leading
 	// slash, for the text form: the kernel knows ids only. Not compared.
@@ -204,10 +205,23 @@ type (
 		Key []Field
 		Map string
 	}
-	// Update adds the key to a dynamic set, or renews its timeout.
-	Update struct {
+	// SetMark writes skb->mark: meta mark set.
+	SetMark struct {
+		Value uint32
+	}
+	// SetMarkMap writes what the map has for the key to skb->mark; a key that
+	// the map does not hold ends the rule.
+	SetMarkMap struct {
 		Key []Field
-		Set string
+		Map string
+	}
+	// Update adds the key to a dynamic set, or renews its timeout. A Limit
+	// whose Rate is not zero is each element's own, and ends the rule for
+	// packets beyond it. A full set ends the rule for new keys.
+	Update struct {
+		Key   []Field
+		Set   string
+		Limit Limit
 	}
 	// Counter counts packets and bytes. The figures are the kernel's and never compared.
 	Counter struct {
@@ -218,9 +232,10 @@ type (
 		Rate  uint64
 		Burst uint32
 	}
-	// Log writes a line to the kernel's log at level info.
+	// Log hands the packet to who listens to a group of nfnetlink_log.
 	Log struct {
 		Prefix string // at most 127 bytes
+		Group  uint16
 	}
 	// Verdict ends the rule.
 	Verdict struct {
@@ -270,6 +285,7 @@ type FieldKind uint8
 // The fields in use.
 const (
 	FieldPriority FieldKind = iota // meta priority
+	FieldMark                      // meta mark
 	FieldCgroup                    // socket cgroupv2 level N; ends the rule if there is no socket or it is shallower
 	FieldL4Proto                   // meta l4proto
 	FieldSource4                   // ip saddr

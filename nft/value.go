@@ -82,6 +82,7 @@ var typeInfos = [...]typeInfo{
 	TypeVerdict:     {name: "verdict", id: 1, size: 16},
 	TypeCgroup:      {name: "cgroupsv2", id: 46, size: 8, host: true},
 	TypeClassID:     {name: "classid", id: 23, size: 4, host: true},
+	TypeMark:        {name: "mark", id: 19, size: 4, host: true},
 	TypeIPv4:        {name: "ipv4_addr", id: 7, size: 4},
 	TypeIPv6:        {name: "ipv6_addr", id: 8, size: 16},
 	TypeInetProto:   {name: "inet_proto", id: 12, size: 1},
@@ -118,6 +119,8 @@ func (v Value) String() string {
 		return `"` + v.Text + `"`
 	case TypeClassID:
 		return classID(uint32(v.Num))
+	case TypeMark:
+		return markText(uint32(v.Num))
 	case TypeIPv4, TypeIPv6:
 		return v.Addr.String()
 	case TypeInetProto:
@@ -136,6 +139,9 @@ func classID(id uint32) string {
 	}
 	return fmt.Sprintf("%x:%x", id>>16, id&0xffff)
 }
+
+// markText returns the text of a mark as nft(8) prints it.
+func markText(mark uint32) string { return fmt.Sprintf("0x%08x", mark) }
 
 // protocolName returns the name that is a word of nft(8)'s grammar, so that the
 // text does not depend on an /etc/protocols, else the number.

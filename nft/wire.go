@@ -67,6 +67,12 @@ func (w *wire) u8(typ uint16, v uint8) {
 	w.unnest(at)
 }
 
+func (w *wire) u16(typ uint16, v uint16) {
+	at := w.open(typ)
+	w.b = binary.BigEndian.AppendUint16(w.b, v)
+	w.unnest(at)
+}
+
 func (w *wire) u32(typ uint16, v uint32) {
 	w.b = append(w.b, 0, 0, 0, 0, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
 	at := len(w.b) - 8
@@ -161,6 +167,14 @@ func (a *attrs) u8() uint8 {
 		return 0
 	}
 	return a.data[0]
+}
+
+func (a *attrs) u16() uint16 {
+	if len(a.data) < 2 {
+		a.bad = true
+		return 0
+	}
+	return binary.BigEndian.Uint16(a.data)
 }
 
 func (a *attrs) u32() uint32 {

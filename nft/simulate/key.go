@@ -39,6 +39,8 @@ func valueOf(f nft.Field, p *Packet) (nft.Value, bool) {
 	switch f.Kind {
 	case nft.FieldPriority:
 		v.Num = uint64(p.Priority)
+	case nft.FieldMark:
+		v.Num = uint64(p.Mark)
 	case nft.FieldCgroup:
 		// Level 0 would be the root, which no key of ours asks for.
 		if f.Level == 0 || int(f.Level) > len(p.Cgroups) {

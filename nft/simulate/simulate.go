@@ -24,6 +24,7 @@ type Packet struct {
 	In, Out  uint32
 	Type     uint8  // PACKET_LOOPBACK and so on
 	Priority uint32 // skb->priority: rules may write it
+	Mark     uint32 // skb->mark: rules may write it
 	// Cgroups are the ids of the cgroup that the packet's socket was created in
 	// and of those above it; the first is a child of the root. Without a
 	// socket there are none.
@@ -69,6 +70,8 @@ type Netfilter struct {
 	sets   map[string]set
 	// Trace, if set, is called with each rule whose verdict is taken.
 	Trace func(chain string, rule nft.Rule)
+	// Log, if set, is called with what is logged and the packet's mark then.
+	Log func(log nft.Log, mark uint32)
 }
 
 // set holds the elements of a set or map by their keys.
@@ -169,7 +172,11 @@ func (n *Netfilter) rule(statements []nft.Statement, p *Packet) (end nft.Stateme
 	for _, s := range statements {
 		matched := true
 		switch s := s.(type) {
-		case nft.Counter, nft.Log:
+		case nft.Counter:
+		case nft.Log:
+			if n.Log != nil {
+				n.Log(s, p.Mark)
+			}
 		case nft.Limit: // its rate is never exceeded here
 		case nft.Verdict:
 			return s, true
@@ -189,6 +196,13 @@ func (n *Netfilter) rule(statements []nft.Statement, p *Packet) (end nft.Stateme
 			e, ok := n.lookup(s.Map, s.Key, p)
 			if matched = ok; ok {
 				p.Priority = uint32(e.Data.Num)
+			}
+		case nft.SetMark:
+			p.Mark = s.Value
+		case nft.SetMarkMap:
+			e, ok := n.lookup(s.Map, s.Key, p)
+			if matched = ok; ok {
+				p.Mark = uint32(e.Data.Num)
 			}
 		case nft.Update:
 			key, ok := keyOf(s.Key, p)

@@ -17,7 +17,7 @@ func (r *Rule) Words() string {
 		b.WriteString(map[Hook]string{Connect: " ", Accept: " from "}[r.Hook])
 		b.WriteString(peerWords(r.Peers))
 	}
-	if what := trafficWords(r.Protocols, r.Ports); what != "" {
+	if what := TrafficWords(r.Protocols, r.Ports); what != "" {
 		b.WriteString(" " + what)
 	}
 	if len(r.Local) > 0 {
@@ -46,8 +46,9 @@ func peerWords(peers []Peer) string {
 	return strings.Join(words, ", ")
 }
 
-// trafficWords returns "tcp/80,443", "tcp,udp/53", "port 80" or "".
-func trafficWords(protocols []Protocol, ports []PortRange) string {
+// TrafficWords returns protocols and ports in the words of a plan: "tcp/80,443",
+// "tcp,udp/53", "port 80", or "" for everything.
+func TrafficWords(protocols []Protocol, ports []PortRange) string {
 	names := make([]string, len(protocols))
 	for i, p := range protocols {
 		names[i] = string(p)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -48,21 +50,42 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "output: text or json")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if c.output != "text" && c.output != "json" {
-			return fmt.Errorf("-o %s: allowed are text and json", c.output)
-		}
-		return nil
-	}
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "output: text or json; some commands have others")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return c.checkOutput(cmd) }
+	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return outputs(cmd), cobra.ShellCompDirectiveNoFileComp
+	})
 	root.AddCommand(
 		c.validateCommand(), c.explainCommand(), c.testCommand(),
-		c.showCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
+		c.showCommand(), c.graphCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
 		c.confirmCommand(), c.rollbackCommand(), c.guardCommand(),
 		c.deleteCommand(), c.runCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
 	)
 	return root
+}
+
+// outputsKey is the annotation of a command that has other outputs than text
+// and json: their names with commas between, the default first.
+const outputsKey = "outputs"
+
+func outputs(cmd *cobra.Command) []string {
+	if own := cmd.Annotations[outputsKey]; own != "" {
+		return strings.Split(own, ",")
+	}
+	return []string{"text", "json"}
+}
+
+// checkOutput checks -o, and without it takes the command's default.
+func (c *cli) checkOutput(cmd *cobra.Command) error {
+	allowed := outputs(cmd)
+	if !cmd.Flags().Changed("output") {
+		c.output = allowed[0]
+	}
+	if !slices.Contains(allowed, c.output) {
+		last := len(allowed) - 1
+		return fmt.Errorf("-o %s: allowed are %s and %s", c.output, strings.Join(allowed[:last], ", "), allowed[last])
+	}
+	return nil
 }
 
 // version is the module's, or the commit that it was built from.

@@ -77,6 +77,20 @@ func (q *query) addPattern(template int, pattern string) {
 	at.claims = append(at.claims, claim{template, each})
 }
 
+// DoorPatterns returns the patterns of the directories that are doors of a
+// template's pattern, unless they belong to a namespace.
+func DoorPatterns(pattern string) []string {
+	var doors []string
+	names, wild := components(pattern), false
+	for i, name := range names {
+		wild = wild || strings.Contains(name, "*")
+		if wild && i > 0 {
+			doors = append(doors, "/"+strings.Join(names[:i], "/"))
+		}
+	}
+	return doors
+}
+
 // child returns the node below n for one component, and makes it if it is new.
 func (n *node) child(name string) *node {
 	if strings.Contains(name, "*") {

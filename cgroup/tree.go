@@ -91,8 +91,15 @@ func (t *Tree) Dir(cgroup string) string { return path.Join(t.mount, cgroup) }
 // is removed and made again has another. The error wraps [fs.ErrNotExist] if
 // there is no such cgroup.
 func (t *Tree) ID(cgroup string) (uint64, error) {
+	id, _, err := t.Stat(cgroup)
+	return id, err
+}
+
+// Stat returns the id of a cgroup, as [Tree.ID], and the user that owns it, as
+// [Member.Owner].
+func (t *Tree) Stat(cgroup string) (id uint64, owner uint32, err error) {
 	var st unix.Stat_t
-	err := checkPath(cgroup)
+	err = checkPath(cgroup)
 	if err == nil {
 		err = ignoringEINTR(func() error { return unix.Stat(t.Dir(cgroup), &st) })
 	}
@@ -100,9 +107,9 @@ func (t *Tree) ID(cgroup string) (uint64, error) {
 		err = unix.ENOTDIR
 	}
 	if err != nil {
-		return 0, &fs.PathError{Op: "cgroup id", Path: cgroup, Err: err}
+		return 0, 0, &fs.PathError{Op: "cgroup id", Path: cgroup, Err: err}
 	}
-	return st.Ino, nil
+	return st.Ino, st.Uid, nil
 }
 
 // Level returns the level of a cgroup as `socket cgroupv2 level` counts it:

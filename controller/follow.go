@@ -5,46 +5,87 @@ import (
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/watch"
 )
 
-// cgroupChanged brings one cgroup's elements up to date, or everything if one
-// look can't tell.
-func (r *Reconciler) cgroupChanged(e watch.Event) error {
-	if e.Kind == watch.Lost {
-		if e.Err != nil {
-			r.emit(events.Event{Kind: events.Degraded, Message: "cgroup events were lost", Error: e.Err.Error()})
+// cgroupsChanged brings the elements of cgroups up to date, or everything if
+// looks at those cgroups alone can't tell. What waits besides the first event
+// goes into the same commit.
+func (r *Reconciler) cgroupsChanged(first watch.Event) error {
+	paths := make([]string, 0, 1)
+	seen := make(map[string]bool, 1)
+	for e, more := first, true; more; {
+		if e.Kind == watch.Lost {
+			if e.Err != nil {
+				r.emit(events.Event{Kind: events.Degraded, Message: "cgroup events were lost", Error: e.Err.Error()})
+			}
+			return r.sync(cause{why: "cgroup events were lost"})
 		}
-		return r.sync(cause{why: "cgroup events were lost"})
+		if !seen[e.Path] {
+			seen[e.Path] = true
+			paths = append(paths, e.Path)
+		}
+		select {
+		case e, more = <-r.cgroups.Events():
+		default:
+			more = false
+		}
 	}
+	return r.follow(paths)
+}
+
+// moved is what became of a cgroup in a device namespace.
+type moved struct {
+	device        string
+	before, after compiler.Member // zero: it was, or is, no member
+	index         *compiler.Index
+}
+
+// follow commits what is new of some cgroups. If that can't be done, r.devices
+// is ahead of the kernel, and sync makes it anew.
+func (r *Reconciler) follow(paths []string) error {
 	began := time.Now()
-	name, device, sure := r.claims.of(e.Path)
-	if !sure {
-		return r.sync(cause{why: "cgroup " + e.Path})
-	}
-	for dev, m := range r.devices {
-		claimed := name
-		if dev != device {
-			claimed = ""
-		}
-		batch, done, sure := m.look(e.Path, claimed, r.host.Cgroups)
+	batches := make(map[string]*nft.Batch, len(r.devices))
+	var all []moved
+	for _, path := range paths {
+		owner, sure := r.claims.of(path)
 		if !sure {
-			return r.sync(cause{why: "cgroup " + e.Path})
+			return r.sync(cause{why: "cgroup " + path})
 		}
-		if batch.Empty() {
-			continue
+		for dev, m := range r.devices {
+			by := owner
+			if dev != by.device {
+				by = claim{}
+			}
+			batch := batches[dev]
+			if batch == nil {
+				batch = &nft.Batch{}
+				batches[dev] = batch
+			}
+			before := m.members[path]
+			if !m.look(batch, path, by, r.host.Cgroups) {
+				return r.sync(cause{why: "cgroup " + path})
+			}
+			if after := m.members[path]; after != before {
+				all = append(all, moved{dev, before, after, m.index})
+			}
 		}
-		if err := r.host.devices[dev].conn.Commit(batch); err != nil {
-			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: e.Path, Message: "its elements could not be changed alone", Error: err.Error()})
-			return r.sync(cause{why: "cgroup " + e.Path})
+	}
+	for dev, batch := range batches {
+		if err := r.host.devices[dev].conn.Commit(*batch); err != nil {
+			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: paths[0], Message: "elements could not be changed alone", Error: err.Error()})
+			return r.sync(cause{why: "cgroup " + paths[0]})
 		}
-		before := m.members[e.Path]
-		done()
-		if err := r.callMember(before, m.members[e.Path], m.index); err != nil {
-			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: e.Path, Message: "the syscall tier could not follow", Error: err.Error()})
-			return r.sync(cause{why: "cgroup " + e.Path})
+	}
+	for _, c := range all {
+		if err := r.callMember(c.before, c.after, c.index); err != nil {
+			r.emit(events.Event{Kind: events.Degraded, Device: c.device, Cgroup: c.after.Path + c.before.Path, Message: "the syscall tier could not follow", Error: err.Error()})
+			return r.sync(cause{why: "cgroup " + paths[0]})
 		}
-		r.emitMember(dev, before, m.members[e.Path], time.Since(began))
+	}
+	for _, c := range all {
+		r.emitMember(c.device, c.before, c.after, time.Since(began))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/nft"
+	"github.com/sockns/sockns/watch"
 )
 
 // foreignChange is a commit by somebody else in a device namespace.
@@ -34,7 +35,7 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 		if m := f.ended; m != nil {
 			r.emit(events.Event{Kind: events.Degraded, Device: f.device, Message: "nftables was not heard of any more and is listened to anew", Error: f.err.Error()})
 			if r.monitors[f.device] == m {
-				m.conn.Close()
+				m.close()
 				delete(r.monitors, f.device) // sync begins another
 			}
 		}
@@ -47,18 +48,28 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 	return r.sync(c)
 }
 
-// monitor listens for commits in one device namespace.
+// monitor listens for commits and changed addresses in one device namespace.
 type monitor struct {
-	conn *nft.Monitor
-	ns   string // identity of the device namespace
-	own  uint32 // port of the socket whose commits are not foreign
+	conn  *nft.Monitor
+	addrs *watch.Addresses // nil if they can't be watched
+	ns    string           // identity of the device namespace
+	own   uint32           // port of the socket whose commits are not foreign
+	ended chan struct{}
+}
+
+func (m *monitor) close() {
+	close(m.ended)
+	m.conn.Close()
+	if m.addrs != nil {
+		m.addrs.Close()
+	}
 }
 
 // watchDevices has a monitor in each open device namespace, and none elsewhere.
 func (r *Reconciler) watchDevices() {
 	for name, m := range r.monitors {
 		if d := r.host.devices[name]; d == nil || identityKey(d) != m.ns || d.conn.Port() != m.own {
-			m.conn.Close()
+			m.close()
 			delete(r.monitors, name)
 		}
 	}
@@ -66,12 +77,17 @@ func (r *Reconciler) watchDevices() {
 		if r.monitors[name] != nil {
 			continue
 		}
-		conn, err := nft.OpenMonitor(d.ns.NetNS())
-		if err != nil {
+		m := &monitor{ns: identityKey(d), own: d.conn.Port(), ended: make(chan struct{})}
+		var err error
+		if m.conn, err = nft.OpenMonitor(d.ns.NetNS()); err != nil {
 			r.emit(events.Event{Kind: events.Degraded, Device: name, Message: "what others change will be noticed by the safety resync only", Error: err.Error()})
 			continue
 		}
-		m := &monitor{conn, identityKey(d), d.conn.Port()}
+		if m.addrs, err = watch.OpenAddresses(d.ns.NetNS()); err != nil {
+			r.emit(events.Event{Kind: events.Degraded, Device: name, Message: "changed addresses will be noticed by the safety resync only", Error: err.Error()})
+		} else {
+			go r.listenAddresses(m)
+		}
 		r.monitors[name] = m
 		go r.listen(name, m)
 	}
@@ -79,7 +95,7 @@ func (r *Reconciler) watchDevices() {
 
 func (r *Reconciler) closeMonitors() {
 	for _, m := range r.monitors {
-		m.conn.Close()
+		m.close()
 	}
 }
 

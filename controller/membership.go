@@ -15,7 +15,7 @@ import (
 type membership struct {
 	index   *compiler.Index
 	members map[string]compiler.Member // by path
-	count   map[string]int             // members of each namespace or instance
+	count   map[string]int             // members of each namespace or instance that has any
 	doors   map[string]bool            // paths of doors
 	exempt  map[string]compiler.Member // by path
 }
@@ -45,121 +45,68 @@ func newMembership(p *model.Policy, device string, index *compiler.Index, f comp
 	return m
 }
 
-// claims answers which namespace a cgroup belongs to by its path alone. Units,
-// which can be anywhere, are not among them.
-type claims struct {
-	exact     map[string]*model.SocketNamespace
-	templates []*model.SocketNamespace
-	units     map[string]bool
-}
-
-func claimsOf(p *model.Policy) *claims {
-	c := &claims{exact: make(map[string]*model.SocketNamespace), units: make(map[string]bool)}
-	for i := range p.SocketNamespaces {
-		n := &p.SocketNamespaces[i]
-		if n.Each != "" {
-			c.templates = append(c.templates, n)
-		}
-		for _, m := range n.Members {
-			if m.Unit != "" {
-				c.units[m.Unit] = true
-			} else {
-				c.exact[m.Cgroup] = n
-			}
-		}
-	}
-	return c
-}
-
-// of returns the namespace or instance that claims a path, and its device
-// namespace; "" if nobody does. sure is false if only a look at the whole tree
-// can tell.
-func (c *claims) of(path string) (name, device string, sure bool) {
-	if c.units[cgroup.UnitOf(path[strings.LastIndexByte(path, '/')+1:])] {
-		return "", "", false
-	}
-	if n := c.exact[path]; n != nil {
-		name, device = n.Name, n.Device
-	}
-	for _, t := range c.templates {
-		instance, ok := model.InstanceName(t.Name, t.Each, path)
-		if !ok {
-			continue
-		}
-		if name != "" {
-			return "", "", false // claimed twice, or in two device namespaces
-		}
-		name, device = instance, t.Device
-	}
-	return name, device, true
-}
-
-// look compares what the kernel was told of a path with what is there now, and
-// returns the elements to delete and to add. sure is false if that takes a
-// look at the whole tree. claimed is the namespace that claims the path in this
-// device namespace, or "".
-func (m *membership) look(path, claimed string, tree *cgroup.Tree) (b nft.Batch, apply func(), sure bool) {
+// look compares what the kernel was told of a path with what is there now, adds
+// the elements to delete and to add to a batch, and takes the kernel to have
+// been told. It returns false, and has changed nothing, if that takes a look at
+// the whole tree. by is who claims the path in this device namespace.
+func (m *membership) look(b *nft.Batch, path string, by claim, tree *cgroup.Tree) bool {
 	if m.doors[path] {
-		return b, nil, false
+		return false
 	}
-	id, err := tree.ID(path)
+	id, owner, err := tree.Stat(path)
 	there := err == nil
+	if by.unit && owner != 0 {
+		by.namespace = ""
+	}
 	level := tree.Level(path)
 	known, wasMember := m.members[path]
 	freed, wasExempt := m.exempt[path]
-	now := compiler.Member{Namespace: claimed, Path: path, ID: id, Level: level}
-	if there && claimed != "" && !m.index.Serves(claimed, level) {
-		return b, nil, false
+	now := compiler.Member{Namespace: by.namespace, Path: path, ID: id, Level: level}
+	join := there && by.namespace != ""
+	if join && !m.index.Serves(by.namespace, level) {
+		return false
 	}
-	if wasMember && known.Namespace == claimed && there && known.ID == id {
-		return b, func() {}, true
+	if wasMember && join && known == now {
+		return true
 	}
-	join := there && claimed != ""
-	leave := wasMember
-	if leave {
+	if wasMember {
 		for _, p := range m.index.Member(known) {
 			b.Delete(m.index.Table, elements(p))
 		}
-		if m.count[known.Namespace] == 1 && isInstance(known.Namespace) && !(join && claimed == known.Namespace) {
-			for _, p := range m.index.Namespace(known.Namespace) {
-				b.Delete(m.index.Table, elements(p))
+		delete(m.members, path)
+		m.count[known.Namespace]--
+		if stays := join && by.namespace == known.Namespace; m.count[known.Namespace] == 0 && !stays {
+			delete(m.count, known.Namespace)
+			if isInstance(known.Namespace) {
+				for _, p := range m.index.Namespace(known.Namespace) {
+					b.Delete(m.index.Table, elements(p))
+				}
 			}
 		}
 	}
-	if wasExempt && (!there || freed.ID != id || claimed != "") {
+	parent := path[:strings.LastIndexByte(path, '/')]
+	free := there && by.namespace == "" && m.doors[parent]
+	if wasExempt && !(free && freed.ID == id) {
 		b.Delete(m.index.Table, elements(m.index.Exempt(freed)))
+		delete(m.exempt, path)
+	}
+	if free && !(wasExempt && freed.ID == id) {
+		b.Add(m.index.Table, elements(m.index.Exempt(now)))
+		m.exempt[path] = now
 	}
 	if join {
-		if m.count[claimed] == 0 && isInstance(claimed) {
-			for _, p := range m.index.Namespace(claimed) {
+		if _, has := m.count[by.namespace]; !has && isInstance(by.namespace) {
+			for _, p := range m.index.Namespace(by.namespace) {
 				b.Add(m.index.Table, elements(p))
 			}
 		}
 		for _, p := range m.index.Member(now) {
 			b.Add(m.index.Table, elements(p))
 		}
+		m.members[path] = now
+		m.count[by.namespace]++
 	}
-	parent := path[:strings.LastIndexByte(path, '/')]
-	free := there && claimed == "" && m.doors[parent]
-	if free && !(wasExempt && freed.ID == id) {
-		b.Add(m.index.Table, elements(m.index.Exempt(now)))
-	}
-	return b, func() {
-		if leave {
-			delete(m.members, path)
-			if m.count[known.Namespace]--; m.count[known.Namespace] == 0 {
-				delete(m.count, known.Namespace)
-			}
-		}
-		delete(m.exempt, path)
-		if join {
-			m.members[path] = now
-			m.count[claimed]++
-		}
-		if free {
-			m.exempt[path] = now
-		}
-	}, true
+	return true
 }
 
 func isInstance(name string) bool { return strings.Contains(name, "/") }

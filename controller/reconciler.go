@@ -25,19 +25,22 @@ type Reconciler struct {
 
 	good    *Loaded // the last policy without errors
 	claims  *claims
-	devices map[string]*membership // by name of the device namespace; nil: compare also with what the policy does not name
+	full    bool                   // the next sync also compares with what the policy does not name
+	devices map[string]*membership // by name of the device namespace; nil while the kernel is not known to be equal
 	present map[string]string      // identities of the device namespaces that are there, by name
 	calls   compiler.CallIndex     // nil if the syscall tier is not in use
 	record  record
 	// unannounced is what the safety resync met; nil: nothing.
 	unannounced differences
 
-	cgroups  *watch.Cgroups
-	monitors map[string]*monitor
-	foreign  chan foreignChange
-	asks     chan func() error
-	ended    chan struct{} // Run has returned
-	trial    trial
+	cgroups   *watch.Cgroups
+	monitors  map[string]*monitor
+	foreign   chan foreignChange
+	addresses chan struct{}
+	known     map[string]string // local addresses at the last sync, see locals
+	asks      chan func() error
+	ended     chan struct{} // Run has returned
+	trial     trial
 }
 
 // Options are what a [Reconciler] can be told.
@@ -71,7 +74,7 @@ func NewReconciler(host *Host, o Options) *Reconciler {
 		host: host, paths: o.Paths, resync: o.Resync, tell: o.Tell,
 		present: make(map[string]string), record: record{started: time.Now()},
 		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64),
-		asks: make(chan func() error), ended: make(chan struct{}), trial: newTrial(o),
+		addresses: make(chan struct{}, 1), asks: make(chan func() error), ended: make(chan struct{}), trial: newTrial(o),
 	}
 }
 
@@ -131,7 +134,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case ask := <-r.asks:
 			err = ask()
 		case e := <-r.cgroups.Events():
-			err = r.cgroupChanged(e)
+			err = r.cgroupsChanged(e)
 		case <-files.Events():
 			err = r.reload("policy files changed")
 		case <-confirmation.Events():
@@ -139,9 +142,11 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-r.trial.timer.C:
 			err = r.confirmed()
 		case <-netns.Events():
-			err = r.sync(cause{why: "network namespaces changed"})
+			err = r.netnsChanged()
 		case f := <-r.foreign:
 			err = r.foreignChanged(f)
+		case <-r.addresses:
+			err = r.addressesChanged()
 		case <-ticker.C:
 			if err = r.safetyLook(); err == nil && r.unannounced != nil {
 				second.Reset(secondLook)

@@ -111,7 +111,7 @@ func (r *Reconciler) load() (*Loaded, error) {
 
 // adopt makes a policy the one to enforce.
 func (r *Reconciler) adopt(l *Loaded) error {
-	r.good, r.claims, r.devices = l, claimsOf(l.Policy), nil
+	r.good, r.claims, r.devices, r.full = l, claimsOf(l.Policy), nil, true
 	return r.cgroups.Watch(l.Policy)
 }
 

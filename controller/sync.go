@@ -20,12 +20,14 @@ type cause struct {
 // come and go are met here.
 func (r *Reconciler) sync(c cause) error {
 	began := time.Now()
+	r.devices = nil
 	// Listen before looking: what others change from here on is announced.
 	opened, err := r.host.openAll(r.good.Policy)
 	if err != nil {
 		return err
 	}
 	r.watchDevices()
+	r.known = r.locals()
 	r.tellDevices(opened)
 	plan, err := r.plan()
 	if err != nil {
@@ -40,16 +42,17 @@ func (r *Reconciler) sync(c cause) error {
 	if err := r.host.openTier(plan); err != nil {
 		return err
 	}
-	if r.devices == nil && !c.back {
+	if r.full && !c.back {
 		r.emit(r.loaded(plan))
 	}
 	r.calls = plan.Calls.Index
-	r.devices = make(map[string]*membership)
+	devices := make(map[string]*membership)
 	for _, d := range plan.Program.Devices {
 		if d.Index != nil {
-			r.devices[d.Name] = newMembership(r.good.Policy, d.Name, d.Index, plan.Facts)
+			devices[d.Name] = newMembership(r.good.Policy, d.Name, d.Index, plan.Facts)
 		}
 	}
+	r.devices, r.full = devices, false
 	if err := r.trial.restored(); err != nil {
 		return err
 	}
@@ -61,7 +64,7 @@ func (r *Reconciler) sync(c cause) error {
 // plan plans the policy; the first time also the removal of tables in device
 // namespaces that it does not name any more.
 func (r *Reconciler) plan() (*Plan, error) {
-	if r.devices == nil {
+	if r.full {
 		return r.host.Plan(r.good.Policy)
 	}
 	plan, _, err := r.host.planPolicy(r.good.Policy)

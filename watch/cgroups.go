@@ -42,8 +42,9 @@ type Event struct {
 	Err  error  // for Lost: why watching failed, if it did and goes on failing
 }
 
-// backlog is how many events wait for a slow reader before they become Lost.
-const backlog = 256
+// backlog is how many events wait for a slow reader before they become Lost:
+// about as many as take it as long as a look at the whole tree.
+const backlog = 4096
 
 // Cgroups watches the cgroup tree for what a policy names: members, whether
 // they exist or not, directories in which a template's instances can appear,

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -18,7 +19,7 @@ const lockTimeout = 30 * time.Second
 
 func (c *cli) applyCommand() *cobra.Command {
 	var files []string
-	var approve, revoke bool
+	var approve, revoke, allowLockout bool
 	var confirm time.Duration
 	cmd := &cobra.Command{
 		Use:   "apply -f PATH... | apply PLANFILE",
@@ -29,6 +30,9 @@ policy, in all device namespaces or in none. No packet sees half of a change.
 A saved plan (plan --out) is applied only if it would still do exactly what it
 said. Connections that are open stay open, unless --revoke closes those that
 the new policy refuses.
+
+The plan names the open connections that the policy refuses. If yours is among
+them, --auto-approve needs --confirm or --allow-lockout beside it.
 
 With --confirm the former policy comes back, all of it, unless "sockns confirm"
 follows in time: also if this command, the terminal or the connection dies.`,
@@ -57,11 +61,22 @@ follows in time: also if this command, the terminal or the connection dies.`,
 			if err != nil {
 				return err
 			}
-			if err := c.printPlan(plan); err != nil {
+			refused, err := c.refused(host, plan)
+			if err != nil {
+				return err
+			}
+			if err := c.printPlan(plan, refused, revoke); err != nil {
 				return err
 			}
 			if plan.Changes() {
-				if err := c.confirm(approve, "Apply this?"); err != nil {
+				question := "Apply this?"
+				if own(refused) {
+					if approve && confirm == 0 && !allowLockout {
+						return errors.New("nothing was changed: the policy refuses the connection that you came through; say --confirm 60s, or --allow-lockout")
+					}
+					question = "The policy refuses the connection that you came through. Apply this?"
+				}
+				if err := c.confirm(approve, question); err != nil {
 					return err
 				}
 				if err := c.carryOut(host, plan, confirm); err != nil {
@@ -76,6 +91,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 	}
 	fileFlag(cmd, &files)
 	cmd.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
+	cmd.Flags().BoolVar(&allowLockout, "allow-lockout", false, "with --auto-approve: also if the policy refuses the connection that you came through")
 	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time`, as 60s")
 	cmd.Flags().BoolVar(&revoke, "revoke", false, "close open connections that the policy refuses")
 	return cmd

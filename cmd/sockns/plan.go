@@ -38,7 +38,11 @@ something would, and 1 on an error.`,
 			if err != nil {
 				return err
 			}
-			if err := c.printPlan(plan); err != nil {
+			refused, err := c.refused(host, plan)
+			if err != nil {
+				return err
+			}
+			if err := c.printPlan(plan, refused, false); err != nil {
 				return err
 			}
 			if out != "" {
@@ -76,6 +80,8 @@ type planJSON struct {
 	Devices  []planDeviceJSON `json:"deviceNamespaces"`
 	Syscalls planSyscallsJSON `json:"syscalls"`
 	Notes    []noteJSON       `json:"notes"`
+	// Refused are the open connections that could not be made again.
+	Refused []connectionJSON `json:"refusedConnections"`
 }
 
 type planSyscallsJSON struct {
@@ -97,9 +103,9 @@ type noteJSON struct {
 	Text      string `json:"text"`
 }
 
-func (c *cli) printPlan(plan *controller.Plan) error {
+func (c *cli) printPlan(plan *controller.Plan, refused []controller.Connection, revoke bool) error {
 	if c.output == "json" {
-		return c.json(planToJSON(plan))
+		return c.json(planToJSON(plan, refused))
 	}
 	c.printSteps(plan)
 	if plan.Policy != nil && !plan.Calls.Support.OK() {
@@ -112,13 +118,15 @@ func (c *cli) printPlan(plan *controller.Plan) error {
 		}
 		fmt.Fprintf(c.out, "%s %s%s (%s)\n", c.yellow("note:"), where, n.Text, n.Pos)
 	}
+	c.printRefused(refused, revoke)
 	return nil
 }
 
-func planToJSON(plan *controller.Plan) planJSON {
+func planToJSON(plan *controller.Plan, refused []controller.Connection) planJSON {
 	calls := plan.Calls
 	j := planJSON{
 		Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{},
+		Refused:  connectionsToJSON(refused),
 		Syscalls: planSyscallsJSON{calls.Support.OK(), calls.Change, string(calls.Support.Variant), calls.Support.Why},
 	}
 	for _, d := range plan.Devices {

@@ -3,6 +3,7 @@ package conform
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/sockns/sockns/model"
 )
@@ -141,9 +142,16 @@ func (a *Aim) target(f *Flow, pick func(int) int) {
 		return
 	}
 	f.ToDevice = f.Device
-	addrs := w.localAddresses(f.Device)
-	f.To = netip.AddrPortFrom(addrs[pick(len(addrs))], ports[pick(len(ports))])
+	addrs, closed := w.localAddresses(f.Device), ports
+	if f.Protocol == model.UDP {
+		closed = unboundPorts
+	}
+	f.To = netip.AddrPortFrom(addrs[pick(len(addrs))], closed[pick(len(closed))])
 }
+
+// unboundPorts are those that no sender of datagrams binds: what is sent to a
+// port where nobody listens is not to meet one.
+var unboundPorts = []uint16{2, 65534}
 
 // bindFirst has the flow bind an address that can reach where it goes, and
 // that no listener has.
@@ -156,7 +164,8 @@ func (w *World) bindFirst(f *Flow, pick func(int) int) {
 	if pick(3) > 0 {
 		from = netip.AddrPortFrom(from.Addr(), ports[pick(len(ports))])
 	}
-	if from.Addr().Is4() != f.To.Addr().Is4() || from == f.To || from.Port() != 0 && w.Receiver(f.Device, f.Protocol, from) != nil {
+	if from.Addr().Is4() != f.To.Addr().Is4() || from == f.To || slices.Contains(unboundPorts, from.Port()) ||
+		from.Port() != 0 && w.Receiver(f.Device, f.Protocol, from) != nil {
 		return
 	}
 	f.Bind = from

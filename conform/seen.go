@@ -84,8 +84,104 @@ func (j *Judge) picked(f Flow, from model.End) netip.Addr {
 	case f.Near():
 		return to
 	}
-	i := slices.IndexFunc(j.World.Devices[f.Device].Addresses, func(a netip.Addr) bool { return a.Is4() == to.Is4() })
-	return j.World.Devices[f.Device].Addresses[i]
+	return first(j.World.Devices[f.Device], to.Is4())
+}
+
+// Seen returns what an application sees.
+func (j *Judge) Seen(f Flow) Seen {
+	m := j.Flow(f)
+	n := j.answers(m.From)
+	switch {
+	case n == nil && f.OnlyBinds():
+		return Seen{Outcomes: []string{j.bound(f, f.Bind)}}
+	case n == nil:
+		return j.Packets(f)
+	case f.OnlyBinds():
+		v := model.DecideBind(j.Policy, m.From.Namespace, f.Protocol, f.Bind)
+		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.bound(f, j.rewritten(n, f.Bind))}}
+		if v.Refuses() {
+			s.Outcomes[0] = string(j.bindError(v, n, m.From.Namespace, f))
+		}
+		return s
+	}
+	return j.calls(f, m, n)
+}
+
+// calls returns what system calls of a namespace answer, and what packets tell
+// where calls don't.
+func (j *Judge) calls(f Flow, m model.Flow, n *model.SocketNamespace) Seen {
+	d := model.Decide(j.Policy, m)
+	if d.FromBind.Refuses() {
+		return Seen{d, []string{"bind " + string(d.FromBind.Error)}}
+	}
+	// A datagram of a socket that is bound may be an answer.
+	answering := f.Protocol == model.UDP && f.Bind.Addr().IsValid() && (!f.SendTo || f.Bind.Port() != 0)
+	s := j.Packets(f)
+	switch {
+	case answering:
+		return s
+	case d.Connect.Refuses() && j.unknown(f, m, n):
+		s.Outcomes = append(s.Outcomes, string(d.Connect.Error))
+	case d.Connect.Refuses():
+		s = Seen{d, []string{string(d.Connect.Error)}}
+	case f.Near() && d.Accept.Refuses() && d.Accept.Error != model.ETIMEDOUT:
+		s = Seen{d, []string{string(d.Accept.Error)}}
+	}
+	return s
+}
+
+// unknown reports whether a call can't tell which rule decides, because the
+// kernel has yet to pick the local address that one of them names.
+func (j *Judge) unknown(f Flow, m model.Flow, n *model.SocketNamespace) bool {
+	if f.Bind.Addr().IsValid() || f.Near() || contains(n.Addresses, m.From.Picked) {
+		return false
+	}
+	return slices.ContainsFunc(n.Connect, func(r model.Rule) bool { return len(r.Local) > 0 })
+}
+
+// bindError is the errno of a refused bind: one for a port that a socket of
+// another namespace holds is the kernel's to know.
+func (j *Judge) bindError(v model.Verdict, n *model.SocketNamespace, namespace string, f Flow) model.Errno {
+	named := v.Rule != nil && v.Rule.Error != "" || v.Rule == nil && n.Default.Bind != nil && n.Default.Bind.Error != ""
+	if named || v.Error != model.EACCES || f.Bind.Addr().IsUnspecified() {
+		return v.Error
+	}
+	if l := j.World.Receiver(f.Device, f.Protocol, f.Bind); l != nil && j.World.Owner(j.Policy, f.Device, l.Cgroup) != namespace {
+		return model.EADDRINUSE
+	}
+	return v.Error
+}
+
+// rewritten is what a bind of a namespace becomes.
+func (j *Judge) rewritten(n *model.SocketNamespace, to netip.AddrPort) netip.AddrPort {
+	if !to.Addr().IsUnspecified() {
+		return to
+	}
+	var own []model.AddressRange
+	for _, a := range n.Addresses {
+		if a.First.Is4() == to.Addr().Is4() && !a.First.IsLoopback() {
+			own = append(own, a)
+		}
+	}
+	if len(own) == 1 && own[0].First == own[0].Last {
+		return netip.AddrPortFrom(own[0].First, to.Port())
+	}
+	return to
+}
+
+// bound is what the kernel says to a bind that nothing refuses.
+func (j *Judge) bound(f Flow, to netip.AddrPort) string {
+	if !to.Addr().IsUnspecified() && !slices.Contains(j.World.localAddresses(f.Device), to.Addr()) {
+		return string(model.EADDRNOTAVAIL)
+	}
+	for _, l := range j.World.Listeners {
+		overlaps := l.Address.Addr() == to.Addr() ||
+			l.Address.Addr().Is4() == to.Addr().Is4() && (l.Address.Addr().IsUnspecified() || to.Addr().IsUnspecified())
+		if l.Device == f.Device && l.Protocol == f.Protocol && l.Address.Port() == to.Port() && overlaps {
+			return string(model.EADDRINUSE)
+		}
+	}
+	return Ok
 }
 
 // Packets returns what an application sees where packets alone decide, as

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/sockns/sockns/compiler"
@@ -133,6 +134,12 @@ func (w *World) listen(r *rand.Rand, device int, protocol model.Protocol, port u
 // localAddresses returns all, those of loopback too.
 func (w *World) localAddresses(device int) []netip.Addr {
 	return append(w.Devices[device].Addresses[:len(w.Devices[device].Addresses):len(w.Devices[device].Addresses)], loopbacks...)
+}
+
+// first returns the source of what a device sends to others.
+func first(d Device, four bool) netip.Addr {
+	i := slices.IndexFunc(d.Addresses, func(a netip.Addr) bool { return a.Is4() == four })
+	return d.Addresses[i]
 }
 
 // Receiver returns the listener that gets what is sent to an address, nil if

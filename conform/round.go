@@ -1,0 +1,176 @@
+package conform
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/model/modeltest"
+)
+
+// A round is a world, some policies in force one after the other, and flows
+// under each. All of it follows from two numbers.
+const (
+	policiesEach = 6    // in a round
+	flowsOfEach  = 2000 // under a policy
+	retries      = 2    // of a flow that gets something else than it should
+)
+
+// Round plays one round on the kernel. Odd rounds have the syscall tier, in
+// even ones packets alone decide.
+type Round struct {
+	Seed  uint64
+	Index int
+	Flows int // under each policy; 0: flowsOfEach
+}
+
+// Tally is what rounds have come to.
+type Tally struct {
+	Decisions, Policies int
+	// Again counts flows that got what they should only when tried again.
+	Again int
+	Seen  map[string]int // by outcome; a name counts as connected
+}
+
+// Disagreement is a flow that gets something else than the policy says.
+type Disagreement struct {
+	Calls  bool
+	World  *World
+	Policy string // its text
+	Flow   Flow
+	Got    string
+	Want   []string
+}
+
+// Play plays the round and returns the first disagreement, if there is one.
+// The calling goroutine has to be locked to its thread, see [OpenMachine].
+func (r Round) Play(count func(Tally)) (*Disagreement, error) {
+	random := rand.New(rand.NewPCG(r.Seed, uint64(r.Index)))
+	w := NewWorld(random)
+	m, err := OpenMachine(w, r.Index%2 == 1)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.play(m, random, count)
+	if err == nil && d != nil {
+		d.shrink(m)
+	}
+	if closed := m.Close(); err == nil {
+		err = closed
+	}
+	return d, err
+}
+
+func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagreement, error) {
+	w, flows := m.World, r.Flows
+	if flows == 0 {
+		flows = flowsOfEach
+	}
+	drawn := modeltest.YAML(w.Options())
+	for range policiesEach {
+		text := drawn.Example(int(random.Uint32()))
+		p, err := w.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.Apply(text); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, text)
+		}
+		aim := NewAim(&Judge{World: w, Policy: p, Calls: m.Calls}, []model.Protocol{model.TCP, model.UDP}, true)
+		d, err := hold(m, aim, draw(aim, random, flows), count)
+		if err != nil {
+			return nil, err
+		}
+		if d != nil {
+			d.Calls, d.World, d.Policy = m.Calls, w, text
+			return d, nil
+		}
+	}
+	return nil, nil
+}
+
+// draw draws flows that don't get in one another's way: no two bind the same
+// address and port.
+func draw(a *Aim, random *rand.Rand, n int) []Flow {
+	type bound struct {
+		device   int
+		protocol model.Protocol
+		local    netip.AddrPort
+	}
+	taken := make(map[bound]bool)
+	flows := make([]Flow, n)
+	for i := range flows {
+		f := a.Draw(random.IntN)
+		if !f.OnlyBinds() && f.Bind.Port() != 0 {
+			b := bound{f.Device, f.Protocol, f.Bind}
+			if taken[b] {
+				f.Bind = netip.AddrPort{}
+			}
+			taken[b] = true
+		}
+		flows[i] = f
+	}
+	return flows
+}
+
+// hold makes the flows on the machine and holds what they get against what they
+// should: first those that only bind, one worker after the other, then the
+// others at the same time.
+func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, error) {
+	tally := Tally{Policies: 1, Decisions: len(flows), Seen: make(map[string]int)}
+	groups := make(map[string][]Flow)
+	const together = "all" // no cgroup is called so
+	for _, f := range flows {
+		if f.OnlyBinds() {
+			groups[f.Cgroup] = append(groups[f.Cgroup], f)
+		} else {
+			groups[together] = append(groups[together], f)
+		}
+	}
+	var first *Disagreement
+	for _, name := range append(slices.Clone(Cgroups), together) {
+		group := groups[name]
+		if len(group) == 0 {
+			continue
+		}
+		want := make([]Seen, len(group))
+		for i, f := range group {
+			want[i] = a.Judge.Seen(f)
+		}
+		got, err := m.Try(group, func(i int) bool { return slices.Contains(want[i].Outcomes, Silence) })
+		if err != nil {
+			return nil, err
+		}
+		for i, f := range group {
+			said := got[i]
+			for n := 0; n < retries && !slices.Contains(want[i].Outcomes, said); n++ {
+				once, err := m.Try([]Flow{f}, func(int) bool { return slices.Contains(want[i].Outcomes, Silence) })
+				if err != nil {
+					return nil, err
+				}
+				if said = once[0]; slices.Contains(want[i].Outcomes, said) {
+					tally.Again++
+				}
+			}
+			if !slices.Contains(want[i].Outcomes, said) && first == nil {
+				first = &Disagreement{Flow: f, Got: said, Want: want[i].Outcomes}
+			}
+			tally.Seen[kind(said)]++
+			if first != nil {
+				return first, nil
+			}
+		}
+	}
+	count(tally)
+	return nil, nil
+}
+
+// kind joins outcomes that differ in a name only.
+func kind(outcome string) string {
+	if outcome == nameOf("") || slices.Contains(Cgroups, outcome) {
+		return "connected"
+	}
+	return outcome
+}

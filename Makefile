@@ -31,6 +31,13 @@ test: testtools ## all checks and tests; as root the kernel tests too
 		echo "NOT ROOT: the tests that need the kernel are skipped"; $(GO) test -count=1 ./...; \
 	fi
 
+FLOWS ?= 1000000
+SEED ?= 0
+
+.PHONY: conform
+conform: tools ## FLOWS random decisions on the kernel against the model (root; SEED repeats a run)
+	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./conform -run TestKernelDoesWhatThePolicySays -v -count=1 -timeout 3h -flows $(FLOWS) -seed $(SEED)
+
 .PHONY: lint
 lint: ## golangci-lint with .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...

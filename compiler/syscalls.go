@@ -234,7 +234,7 @@ func anyLocal(h model.Hook) syscalls.Entry {
 	if h != model.Bind {
 		return syscalls.Entry{Kind: syscalls.LocalAny}
 	}
-	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: syscalls.Address{1<<32 - 1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2}}
+	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: lastAddress}
 }
 
 func callProtocols(r *model.Rule) syscalls.Protocols {
@@ -262,10 +262,32 @@ func portEntries(ports []model.PortRange) []syscalls.Entry {
 	return list
 }
 
+// The programs keep IPv4 addresses mapped into IPv6 (::ffff:0:0/96), and write
+// the wildcard of a bind as the last address of all: ranges of IPv6 leave out both.
+var (
+	beforeMapped = syscalls.Address{0, 0, 0xfffe, 1<<32 - 1}
+	behindMapped = syscalls.Address{0, 0, 0x10000, 0}
+	lastAddress  = syscalls.Address{1<<32 - 1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2}
+)
+
 func addressEntries(kind syscalls.Kind, ranges []model.AddressRange) []syscalls.Entry {
 	var list []syscalls.Entry
 	for _, r := range mergeAddresses(ranges) {
-		list = append(list, syscalls.Entry{Kind: kind, First: syscalls.AddressOf(r.First), Last: syscalls.AddressOf(r.Last)})
+		e := syscalls.Entry{Kind: kind, First: syscalls.AddressOf(r.First), Last: syscalls.AddressOf(r.Last)}
+		if r.First.Is4() {
+			list = append(list, e)
+			continue
+		}
+		if slices.Compare(e.Last[:], lastAddress[:]) > 0 {
+			e.Last = lastAddress
+		}
+		if slices.Compare(e.First[:], beforeMapped[:]) <= 0 && slices.Compare(e.Last[:], behindMapped[:]) >= 0 {
+			before := e
+			before.Last = beforeMapped
+			list = append(list, before)
+			e.First = behindMapped
+		}
+		list = append(list, e)
 	}
 	return list
 }

@@ -135,7 +135,7 @@ func (a *Aim) target(f *Flow, pick func(int) int) {
 			}
 		}
 		near := l.Device == f.Device
-		if l.Protocol != f.Protocol && a.Judge.visible(f.Protocol) || !near && (addr.IsLoopback() || pick(3) > 0) {
+		if l.Protocol != f.Protocol && visible(f.Protocol) || !near && (addr.IsLoopback() || pick(3) > 0) {
 			continue
 		}
 		f.To, f.ToDevice = netip.AddrPortFrom(addr, l.Address.Port()), l.Device

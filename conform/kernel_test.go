@@ -33,12 +33,7 @@ func TestMain(m *testing.M) {
 // model. A disagreement becomes a scenario in the directory for temporary
 // files, and its seed repeats it.
 func TestKernelDoesWhatThePolicySays(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
-	}
+	needRoot(t)
 	if *seed == 0 {
 		*seed = uint64(rand.Uint32())
 	}
@@ -62,6 +57,17 @@ func TestKernelDoesWhatThePolicySays(t *testing.T) {
 	for _, kind := range slices.Sorted(maps.Keys(total.Seen)) {
 		t.Logf("%9d %s", total.Seen[kind], kind)
 	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
+		t.Fatal("needs root")
+	}
+	t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
 }
 
 // play plays a round on a thread of its own, which ends with it.

@@ -56,10 +56,10 @@ func (j *Judge) end(device int, cgroup string) model.End {
 	return e
 }
 
-// answers reports whether the syscall tier answers for an end.
+// answers returns the namespace of an end whose calls the syscall tier answers.
 func (j *Judge) answers(e model.End) *model.SocketNamespace {
 	n := j.Policy.Namespace(e.Namespace)
-	if !j.Calls || e.Namespace == "" || n.Mode == model.Audit {
+	if !j.Calls || e.Namespace == "" {
 		return nil
 	}
 	return n
@@ -71,11 +71,9 @@ func (j *Judge) picked(f Flow, from model.End) netip.Addr {
 		return netip.Addr{}
 	}
 	to := f.To.Addr()
-	if n := j.answers(from); n != nil && !to.IsLoopback() {
-		for _, a := range n.Addresses {
-			if a.First == a.Last && a.First.Is4() == to.Is4() && slices.Contains(j.World.Devices[f.Device].Addresses, a.First) {
-				return a.First
-			}
+	if n := j.answers(from); n != nil && n.Mode != model.Audit && !to.IsLoopback() {
+		if own := ownSource(n, to.Is4()); slices.Contains(j.World.Devices[f.Device].Addresses, own) {
+			return own
 		}
 	}
 	switch {
@@ -85,6 +83,16 @@ func (j *Judge) picked(f Flow, from model.End) netip.Addr {
 		return to
 	}
 	return first(j.World.Devices[f.Device], to.Is4())
+}
+
+// ownSource returns the first address of a family that a namespace lists.
+func ownSource(n *model.SocketNamespace, four bool) netip.Addr {
+	for _, a := range n.Addresses {
+		if a.First == a.Last && a.First.Is4() == four && !a.First.IsLoopback() {
+			return a.First
+		}
+	}
+	return netip.Addr{}
 }
 
 // Seen returns what an application sees.
@@ -154,7 +162,7 @@ func (j *Judge) bindError(v model.Verdict, n *model.SocketNamespace, namespace s
 
 // rewritten is what a bind of a namespace becomes.
 func (j *Judge) rewritten(n *model.SocketNamespace, to netip.AddrPort) netip.AddrPort {
-	if !to.Addr().IsUnspecified() {
+	if !to.Addr().IsUnspecified() || n.Mode == model.Audit {
 		return to
 	}
 	var own []model.AddressRange
@@ -188,8 +196,7 @@ func (j *Judge) bound(f Flow, to netip.AddrPort) string {
 // docs/errors.md and docs/limits.md say.
 func (j *Judge) Packets(f Flow) Seen {
 	m := j.Flow(f)
-	visible := j.visible(f.Protocol)
-	output := !f.Near() || !visible // where the connecting end refuses
+	output := !f.Near() || !visible(f.Protocol) // where the connecting end refuses
 	from := j.Source(f)
 	same := !output && from.Addr() == f.To.Addr()
 	switch {
@@ -204,19 +211,19 @@ func (j *Judge) Packets(f Flow) Seen {
 	see := func(outcome string) Seen { return Seen{d, []string{outcome}} }
 	switch {
 	case j.inert(m.From.Namespace, f.Protocol, from, same):
-		return see(packetError(model.ECONNREFUSED, f, output))
+		return see(packetError(model.Connect, model.ECONNREFUSED, f))
 	case d.Connect.Refuses():
-		return see(packetError(d.Connect.Error, f, output))
-	case visible && j.inert(m.To.Namespace, f.Protocol, f.To, false):
-		return see(packetError(model.ECONNREFUSED, f, false))
+		return see(packetError(model.Connect, d.Connect.Error, f))
+	case visible(f.Protocol) && j.inert(m.To.Namespace, f.Protocol, f.To, false):
+		return see(packetError(model.Accept, model.ECONNREFUSED, f))
 	case d.Accept.Refuses():
-		return see(packetError(d.Accept.Error, f, false))
+		return see(packetError(model.Accept, d.Accept.Error, f))
 	}
 	return see(j.reached(f))
 }
 
 // visible reports whether packets show the receiving socket.
-func (j *Judge) visible(p model.Protocol) bool { return p == model.TCP || p == model.UDP }
+func visible(p model.Protocol) bool { return p == model.TCP || p == model.UDP }
 
 // reached is what is seen of a flow that nothing refuses.
 func (j *Judge) reached(f Flow) string {
@@ -269,20 +276,18 @@ func covers(r *model.Rule, protocol model.Protocol, port uint16) bool {
 }
 
 // packetError is what an application sees of a packet that is refused with an
-// errno, in output or in input.
-func packetError(e model.Errno, f Flow, output bool) string {
-	switch {
-	case f.Protocol != model.TCP && output:
-		return string(model.EPERM) // from send(2)
-	case e == model.ETIMEDOUT:
+// errno, by the connecting or the accepting end.
+func packetError(h model.Hook, e model.Errno, f Flow) string {
+	s := model.Refusal{
+		Hook: h, Error: e, Protocol: f.Protocol, IPv6: f.To.Addr().Is6(), Loopback: f.Near() && visible(f.Protocol),
+	}.Packets()
+	switch s.When {
+	case model.Silence:
 		return Silence
-	case e == model.EACCES || e == model.EPERM:
-		if f.To.Addr().Is4() {
-			return string(model.EHOSTUNREACH)
-		}
-		return string(model.EACCES)
+	case model.Unknown: // SCTP: what output hooks return
+		return string(model.EPERM)
 	}
-	return string(e)
+	return string(s.Errno)
 }
 
 // Source returns the address and port that a flow's packets come from; the

@@ -262,7 +262,10 @@ enum { BIT_TCP = 1, BIT_UDP = 2, BIT_ICMP = 16 };
 
 /* ---- whose socket is it ---- */
 
-static __always_inline struct member *member_by_cast(void *tab, void *sock)
+// The deepest member of the network namespace is a socket's: cgroups that
+// namespaces of other device namespaces claim are passed over.
+
+static __always_inline struct member *member_by_cast(void *tab, void *sock, __u64 netns)
 {
 	struct sock *sk = bpf_rdonly_cast(sock, bpf_core_type_id_kernel(struct sock));
 	struct cgroup *cg = sk->sk_cgrp_data.cgroup;
@@ -270,7 +273,7 @@ static __always_inline struct member *member_by_cast(void *tab, void *sock)
 		if (!cg) break;
 		__u64 id = cg->kn->id;
 		struct member *m = bpf_map_lookup_elem(tab, &id);
-		if (m) return m;
+		if (m && m->netns == netns) return m;
 		struct cgroup_subsys_state *parent = cg->self.parent;
 		if (!parent) break;
 		cg = parent->cgroup;
@@ -278,7 +281,7 @@ static __always_inline struct member *member_by_cast(void *tab, void *sock)
 	return NULL;
 }
 
-static __always_inline struct member *member_by_stamp(void *tab, struct bpf_sock *sk)
+static __always_inline struct member *member_by_stamp(void *tab, struct bpf_sock *sk, __u64 netns)
 {
 	struct stamp *s = bpf_sk_storage_get(&stamps, sk, NULL, 0);
 	if (!s) return NULL;
@@ -286,7 +289,7 @@ static __always_inline struct member *member_by_stamp(void *tab, struct bpf_sock
 		__u64 id = s->id[i];
 		if (!id) continue;
 		struct member *m = bpf_map_lookup_elem(tab, &id);
-		if (m) return m;
+		if (m && m->netns == netns) return m;
 	}
 	return NULL;
 }
@@ -299,8 +302,8 @@ static __always_inline bool member_of(__u32 slot, struct bpf_sock *sk, __u64 net
 	out->identity = out->source = 0;
 	void *tab = bpf_map_lookup_elem(&members, &slot);
 	if (!tab) return false;
-	struct member *m = use_cast ? member_by_cast(tab, sk) : member_by_stamp(tab, sk);
-	if (!m || m->netns != netns) return false;
+	struct member *m = use_cast ? member_by_cast(tab, sk, netns) : member_by_stamp(tab, sk, netns);
+	if (!m) return false;
 	out->identity = m->identity;
 	out->source = m->source;
 	out->policy = m->policy;
@@ -717,6 +720,14 @@ SEC("cgroup/bind6") int sockns_bind6(ctx_t *ctx)
 
 /* ---- connect and sendto ---- */
 
+// is_local reports whether a network namespace has an address, loopback aside.
+static __always_inline bool is_local(__u32 slot, __u64 netns, const struct addr *a)
+{
+	struct local k = { .netns = netns, .addr = *a };
+	void *tab = bpf_map_lookup_elem(&locals, &slot);
+	return tab && bpf_map_lookup_elem(tab, &k);
+}
+
 // decide_peer returns the errno of a refused connect or sendto, or 0; from is
 // zero if nothing was bound and becomes the namespace's own address then.
 static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, struct addr *from, bool answers)
@@ -739,23 +750,21 @@ static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, str
 	}
 	bool near = is_loopback(&to);
 	bool bound = !is_wildcard(from);
-	if (!near) {
-		struct local k = { .netns = netns, .addr = to };
-		void *tab = bpf_map_lookup_elem(&locals, &slot);
-		near = tab && bpf_map_lookup_elem(tab, &k);
-	}
+	if (!near) near = is_local(slot, netns, &to);
 	struct question q = {
 		.slot = slot, .identity = me.identity, .protocol = protocol, .port = bpf_ntohs(ctx->user_port),
 		.local = *from, .peer = to, .peer_known = true,
 	};
 	if (!bound && !is_loopback(&to) && !(p->flags & OWNS_ALL)) {
-		q.local = is_v4(&to) ? p->source4 : p->source6;
-		if (!audit) *from = q.local;
+		// One that is not here can't be sent from.
+		const struct addr *own = is_v4(&to) ? &p->source4 : &p->source6;
+		if (!audit && is_local(slot, netns, own)) q.local = *from = *own;
 	}
 	q.local_known = !is_wildcard(&q.local);
 	if (!q.local_known && near) {
-		// The kernel picks the address that it sends to.
+		// The kernel picks the address that it sends to, or the first of loopback.
 		q.local = to;
+		if (is_loopback(&to) && is_v4(&to)) q.local.w[3] = 0x7f000001;
 		q.local_known = true;
 	}
 	q.own = !q.local_known || !bound || owns(slot, p, &q.local);

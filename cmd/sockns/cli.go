@@ -57,7 +57,7 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 	})
 	root.AddCommand(
 		c.validateCommand(), c.explainCommand(), c.testCommand(),
-		c.showCommand(), c.graphCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
+		c.showCommand(), c.graphCommand(), c.learnCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
 		c.confirmCommand(), c.rollbackCommand(), c.guardCommand(),
 		c.deleteCommand(), c.runCommand(), c.statusCommand(), c.doctorCommand(), c.schemaCommand(),
 	)

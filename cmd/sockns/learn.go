@@ -1,0 +1,214 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"github.com/sockns/sockns/device"
+	"github.com/sockns/sockns/learn"
+	"github.com/sockns/sockns/model"
+)
+
+// learnFlags are the flags of learn.
+type learnFlags struct {
+	files     []string
+	from      string
+	enforce   bool
+	write     bool
+	prefixes  bool
+	ephemeral bool
+}
+
+func (c *cli) learnCommand() *cobra.Command {
+	var f learnFlags
+	cmd := &cobra.Command{
+		Use:   "learn NAMESPACE -f PATH...",
+		Short: "Write the rules that a namespace's traffic needs, from what was refused",
+		Long: `Learn adds to a namespace of a policy the fewest rules that allow what was
+refused of its traffic, or would have been in audit, and prints the file with
+them; comments say how often and when it was seen. All else in the file stays as
+it is. Rules that deny are somebody's will: what they refused is named, and
+stays refused. Nothing is allowed that was not seen, unless --prefixes or
+--ephemeral-ports asks for it.
+
+The usual way: mode: audit, run the service for a while, learn, read the
+difference, and apply it.`,
+		Example: `  sockns watch -o json > seen.json
+  sockns learn web -f policy.yaml --from seen.json -o diff
+  sockns learn web -f policy.yaml --from seen.json --enforce --write`,
+		Args:        cobra.ExactArgs(1),
+		Annotations: map[string]string{outputsKey: "yaml,diff,json"},
+		RunE:        func(_ *cobra.Command, args []string) error { return c.learn(args[0], &f) },
+	}
+	fileFlag(cmd, &f.files)
+	cmd.Flags().StringVar(&f.from, "from", "", "`file` of decisions, as watch -o json writes them; - is standard input")
+	cmd.Flags().BoolVar(&f.enforce, "enforce", false, "end the namespace's audit: mode: enforce")
+	cmd.Flags().BoolVarP(&f.write, "write", "w", false, "write the file instead of printing it")
+	cmd.Flags().BoolVar(&f.prefixes, "prefixes", false, fmt.Sprintf("where %d addresses of a /24 or /64 were seen, allow their prefix", learn.PrefixMin))
+	cmd.Flags().BoolVar(&f.ephemeral, "ephemeral-ports", false, "where the kernel picked a server's port, allow all that it picks from")
+	return cmd
+}
+
+func (c *cli) learn(namespace string, f *learnFlags) error {
+	loaded, err := c.load(f.files)
+	if err != nil {
+		return err
+	}
+	n := loaded.Policy.Namespace(namespace)
+	if n == nil || n.Name != namespace {
+		return fmt.Errorf("the policy has no socket namespace %s: declare it with its members and mode: audit", namespace)
+	}
+	collection := &learn.Collection{Namespace: namespace}
+	if err := c.decisions(f, collection); err != nil {
+		return err
+	}
+	learned, err := learn.Rules(loaded.Policy, namespace, collection.Flows(), learn.Options{
+		Prefixes: f.prefixes, EphemeralPorts: ephemeralPorts(loaded.Policy.Device(n.Device)), WholeEphemeral: f.ephemeral,
+	})
+	if err != nil {
+		return err
+	}
+	c.printLeft(collection, learned)
+	if c.output == "json" {
+		return c.json(learnedToJSON(collection, learned))
+	}
+	patched, err := learned.Patch(loaded.Files, f.enforce)
+	if err != nil {
+		return err
+	}
+	if f.write {
+		return replaceFile(patched)
+	}
+	if c.output == "diff" {
+		_, err = c.out.Write(diff.Diff(patched.Name, original(loaded.Files, patched.Name), patched.Name, patched.Data))
+		return err
+	}
+	_, err = c.out.Write(patched.Data)
+	return err
+}
+
+// decisions fills a collection.
+func (c *cli) decisions(f *learnFlags, into *learn.Collection) error {
+	if f.from == "" {
+		return fmt.Errorf("no decisions: name what watch -o json wrote with --from")
+	}
+	in := c.in
+	if f.from != "-" {
+		file, err := os.Open(f.from)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		in = io.Reader(file)
+	}
+	if err := into.Read(in); err != nil {
+		return fmt.Errorf("%s: %w", f.from, err)
+	}
+	return nil
+}
+
+// ephemeralPorts is what a device namespace picks ports from, if it can be
+// looked into.
+func ephemeralPorts(d *model.DeviceNamespace) model.PortRange {
+	ns, err := device.Open(*d)
+	if err != nil {
+		return learn.DefaultEphemeralPorts
+	}
+	defer ns.Close()
+	if first, last, err := ns.EphemeralPorts(); err == nil {
+		return model.PortRange{First: first, Last: last}
+	}
+	return learn.DefaultEphemeralPorts
+}
+
+// learnedJSON is what was learned as -o json prints it.
+type learnedJSON struct {
+	Namespace string            `json:"socketNamespace"`
+	Rules     []learnedRuleJSON `json:"rules"`
+	Refused   []refusedJSON     `json:"staysRefused"`
+	Untold    uint64            `json:"untold"` // decisions that were not told one by one
+	Shared    uint64            `json:"shared"` // decisions of one of several namespaces
+}
+
+type learnedRuleJSON struct {
+	Hook  string    `json:"hook"`
+	Rule  string    `json:"rule"`
+	Count uint64    `json:"count"`
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+	Note  string    `json:"note,omitempty"`
+}
+
+type refusedJSON struct {
+	Flow string `json:"flow"`
+	At   string `json:"at"`
+}
+
+func learnedToJSON(c *learn.Collection, l *learn.Learned) learnedJSON {
+	out := learnedJSON{Namespace: l.Namespace, Rules: []learnedRuleJSON{}, Refused: []refusedJSON{}, Untold: c.Untold, Shared: c.Shared}
+	for _, r := range l.Rules {
+		out.Rules = append(out.Rules, learnedRuleJSON{r.Hook.String(), r.String(), r.Count, r.First, r.Last, r.Note})
+	}
+	for _, r := range l.Refused {
+		out.Refused = append(out.Refused, refusedJSON{r.Flow.String(), r.Rule.Pos.String()})
+	}
+	return out
+}
+
+// printLeft says what the rules do not allow, and what is not known.
+func (c *cli) printLeft(collection *learn.Collection, l *learn.Learned) {
+	for _, r := range l.Refused {
+		fmt.Fprintf(c.err, "stays refused: %s, by the rule at %s\n", r.Flow, r.Rule.Pos)
+	}
+	for _, f := range l.Answers {
+		fmt.Fprintf(c.err, "needs no rule: %s answers what is allowed\n", f)
+	}
+	if collection.Shared > 0 {
+		fmt.Fprintf(c.err, "%s\n", c.yellow(fmt.Sprintf(
+			"left aside: %s of one of several namespaces with the same rules, %s among them; the kernel does not tell of which", count(int(collection.Shared), "decision"), l.Namespace)))
+	}
+	if collection.Untold > 0 {
+		fmt.Fprintf(c.err, "%s\n", c.yellow(fmt.Sprintf(
+			"not told one by one: %s; there may be traffic that these rules still refuse: learn again with them", count(int(collection.Untold), "decision"))))
+	}
+	fmt.Fprintf(c.err, "%s learned, %s allowed already\n", count(len(l.Rules), "rule"), count(l.Allowed, "flow"))
+}
+
+func original(files []model.File, name string) []byte {
+	for _, f := range files {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	return nil
+}
+
+// replaceFile writes a policy file so that a reader sees the old one or the new.
+func replaceFile(f model.File) error {
+	info, err := os.Stat(f.Name)
+	if err != nil {
+		return fmt.Errorf("--write: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(f.Name), "."+filepath.Base(f.Name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(f.Data)
+	if err == nil {
+		err = tmp.Chmod(info.Mode())
+	}
+	if closeErr := tmp.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), f.Name)
+}

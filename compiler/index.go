@@ -1,6 +1,9 @@
 package compiler
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/sockns/sockns/nft"
 )
 
@@ -78,6 +81,38 @@ func (ix *Index) Member(m Member) []Placed {
 func (ix *Index) Exempt(m Member) Placed {
 	return Placed{unmanagedSet(m.Level), nft.Element{Key: []nft.Value{cgroupValue(m.ID, m.Path)}, Comment: fit(m.Path, commentMax)}}
 }
+
+// Identity returns the number that stands for a namespace or instance in the kernel.
+func (ix *Index) Identity(name string) uint32 { return ix.id(name) }
+
+// Name returns the namespace or instance that had an identity when the policy
+// was compiled.
+func (ix *Index) Name(identity uint32) (string, bool) {
+	name, ok := ix.names[identity]
+	return name, ok
+}
+
+// Sharing returns the namespaces and instances that have the same compiled
+// rules as one of them, sorted. Of a template with instances, these count.
+func (ix *Index) Sharing(name string) []string {
+	rules := ix.policies[templateOf(name)].chains
+	var list []string
+	for other := range ix.ids {
+		ref := ix.policies[templateOf(other)]
+		if rules != nil && ref.chains != nil && ref.chains.name == rules.name {
+			list = append(list, other)
+		}
+	}
+	slices.Sort(list)
+	return slices.DeleteFunc(slices.Clone(list), func(n string) bool {
+		i, _ := slices.BinarySearch(list, n+"/")
+		return i < len(list) && strings.HasPrefix(list[i], n+"/") // a template: nobody is it
+	})
+}
+
+// Unmanaged reports whether an identity is that of the sockets that no socket
+// namespace claims.
+func Unmanaged(identity uint32) bool { return identity == unmanagedIdentity }
 
 // id returns the identity of a namespace, which for an instance that was not
 // there when the policy was compiled is the one that its name asks for.

@@ -18,16 +18,22 @@ func actorOf(g nft.Generation, did []nft.Change) events.Actor {
 	for _, c := range did {
 		a.Did = append(a.Did, c.String())
 	}
-	proc := fmt.Sprintf("/proc/%d/", g.PID)
+	locate(&a)
+	return a
+}
+
+// locate adds where a process runs, if it still lives: its number may be
+// another's by now.
+func locate(a *events.Actor) {
+	proc := fmt.Sprintf("/proc/%d/", a.PID)
 	comm, err := os.ReadFile(proc + "comm")
-	if err != nil || strings.TrimSuffix(string(comm), "\n") != g.Process {
-		return a // it ended, and its number may be another's by now
+	if err != nil || strings.TrimSuffix(string(comm), "\n") != a.Process {
+		return
 	}
 	if text, err := os.ReadFile(proc + "cgroup"); err == nil {
 		a.Cgroup = cgroupOf(string(text))
 		a.Unit = unitOf(a.Cgroup)
 	}
-	return a
 }
 
 // cgroupOf returns the cgroup v2 path in the text of /proc/PID/cgroup

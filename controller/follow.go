@@ -85,6 +85,7 @@ func (r *Reconciler) follow(paths []string) error {
 		}
 	}
 	for _, c := range all {
+		r.witness.joined(c.device, c.after.Namespace)
 		r.emitMember(c.device, c.before, c.after, time.Since(began))
 	}
 	return nil

@@ -41,14 +41,15 @@ type Reconciler struct {
 	asks      chan func() error
 	ended     chan struct{} // Run has returned
 	trial     trial
+	witness   *witness // while Run runs
 }
 
 // Options are what a [Reconciler] can be told.
 type Options struct {
 	Paths  []string      // policy files and directories
 	Resync time.Duration // 0: DefaultResync
-	// Tell is called with each event as it happens, and must not block. The
-	// first of kind [events.Started] says that the policy is enforced.
+	// Tell is called with each event as it happens, by several goroutines, and
+	// must not block. The first of kind [events.Started] says that the policy is enforced.
 	Tell func(events.Event)
 	// Confirm has edits of the policy go back unless they are confirmed within
 	// this time; zero keeps them. RuntimeDir is where the confirmation is
@@ -106,6 +107,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 	defer r.cgroups.Close()
 	defer r.closeMonitors()
+	r.witness = newWitness(r.tell)
+	defer r.witness.close()
 	confirmation, err := watch.OpenFiles(waiting.path(r.trial.dir))
 	if err != nil {
 		return err

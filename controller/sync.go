@@ -4,6 +4,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/decisions"
 	"github.com/sockns/sockns/events"
 )
 
@@ -53,12 +55,25 @@ func (r *Reconciler) sync(c cause) error {
 		}
 	}
 	r.devices, r.full = devices, false
+	r.witness.follow(r.viewOf(plan), r.host)
 	if err := r.trial.restored(); err != nil {
 		return err
 	}
 	r.unannounced = nil
 	r.emit(events.Event{Kind: events.Reconciled, Message: c.why, Took: time.Since(began).Seconds(), Changed: plan.Changes()})
 	return nil
+}
+
+// viewOf returns what the kernel's numbers mean under a plan that is in force.
+func (r *Reconciler) viewOf(plan *Plan) *decisions.View {
+	indexes, cookies := make(map[string]*compiler.Index), make(map[uint64]string)
+	for _, d := range plan.Program.Devices {
+		if d.Index != nil {
+			indexes[d.Name] = d.Index
+			cookies[r.host.devices[d.Name].ns.Identity().Cookie] = d.Name
+		}
+	}
+	return decisions.NewView(r.good.Policy, indexes, cookies)
 }
 
 // plan plans the policy; the first time also the removal of tables in device

@@ -57,7 +57,7 @@ const (
 	// Degraded: something works less well than it should (Error).
 	Degraded Kind = "degraded"
 	// Decision: a connect, accept or bind was refused, or allowed by a rule
-	// that logs.
+	// that logs (Decided).
 	Decision Kind = "decision"
 	// Lost: the listener was too slow, and Lost events are missing here.
 	Lost Kind = "lost"
@@ -95,6 +95,7 @@ type Event struct {
 	By        []Actor         `json:"by,omitempty"`
 	Problems  []Problem       `json:"problems,omitempty"`
 	Lost      uint64          `json:"lost,omitempty"`
+	Decided   *Decided        `json:"decided,omitempty"`
 }
 
 // Actor is a process that changed what sockns made.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -70,7 +71,9 @@ type Tally struct {
 
 // Tallies reads what was decided since the programs were installed. Rules of
 // former policies are among them.
-func (t *Tier) Tallies() ([]Tally, error) {
+func (t *Tier) Tallies() ([]Tally, error) { return tallies(t.maps["decisions"]) }
+
+func tallies(m *ebpf.Map) ([]Tally, error) {
 	var key struct {
 		Identity      uint32
 		Hook, Outcome uint8
@@ -78,7 +81,7 @@ func (t *Tier) Tallies() ([]Tally, error) {
 	}
 	var value struct{ Count, Window, Reported uint64 }
 	var list []Tally
-	all := t.maps["decisions"].Iterate()
+	all := m.Iterate()
 	for all.Next(&key, &value) {
 		list = append(list, Tally{key.Identity, key.Hook, Outcome(key.Outcome), key.Rule, value.Count})
 	}
@@ -86,11 +89,15 @@ func (t *Tier) Tallies() ([]Tally, error) {
 }
 
 // Reports reads what the programs of an instance report. There may be one
-// reader at a time. Close may be called while another goroutine reads.
+// reader at a time, and one goroutine that calls Read; the other methods are
+// safe for concurrent use.
 type Reports struct {
+	mu     sync.Mutex // of counts and closed
+	closed bool
 	pin    string
 	id     ebpf.MapID
 	m      *ebpf.Map
+	counts *ebpf.Map
 	ring   *ringbuf.Reader
 	record ringbuf.Record
 }
@@ -106,11 +113,14 @@ func OpenReports(instance uint64) (*Reports, error) {
 	if r.m, err = ebpf.LoadPinnedMap(r.pin, nil); err != nil {
 		return nil, fmt.Errorf("open pinned map reports: %w", err)
 	}
-	if r.id, err = mapID(r.m); err == nil {
-		r.ring, err = ringbuf.NewReader(r.m)
+	if r.counts, err = ebpf.LoadPinnedMap(filepath.Join(dir, "map_decisions"), nil); err == nil {
+		if r.id, err = mapID(r.m); err == nil {
+			r.ring, err = ringbuf.NewReader(r.m)
+		}
 	}
 	if err != nil {
 		r.m.Close()
+		r.counts.Close()
 		return nil, fmt.Errorf("read reports: %w", err)
 	}
 	return r, nil
@@ -151,10 +161,23 @@ func (r *Reports) Read() (Report, error) {
 	return report, err
 }
 
+// Tallies is [Tier.Tallies]; os.ErrClosed after Close.
+func (r *Reports) Tallies() ([]Tally, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, os.ErrClosed
+	}
+	return tallies(r.counts)
+}
+
 // SetDeadline bounds how long Read waits; the zero time takes the bound away.
 func (r *Reports) SetDeadline(t time.Time) { r.ring.SetDeadline(t) }
 
 // Close ends the reading.
 func (r *Reports) Close() error {
-	return errors.Join(r.ring.Close(), r.m.Close())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return errors.Join(r.ring.Close(), r.m.Close(), r.counts.Close())
 }

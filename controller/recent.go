@@ -1,0 +1,55 @@
+package controller
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/sockns/sockns/events"
+)
+
+// How many decisions are remembered of each socket namespace, and of how many.
+const (
+	recentEach       = 32
+	recentNamespaces = 1024
+)
+
+// recent remembers the last decisions about each socket namespace. It is safe
+// for concurrent use.
+type recent struct {
+	mu   sync.Mutex
+	last map[string][]events.Event // oldest first, by what Event.Namespace says
+	used []string                  // the namespaces, the one with the oldest news first
+}
+
+func newRecent() *recent { return &recent{last: make(map[string][]events.Event)} }
+
+// keep remembers a decision, under each namespace whose it may be.
+func (r *recent) keep(e events.Event) {
+	names := []string{e.Namespace}
+	if e.Namespace == "" {
+		names = e.Decided.OneOf
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		list, known := r.last[name]
+		if known {
+			r.used = slices.DeleteFunc(r.used, func(n string) bool { return n == name })
+		} else if len(r.used) >= recentNamespaces {
+			delete(r.last, r.used[0])
+			r.used = slices.Delete(r.used, 0, 1)
+		}
+		if len(list) >= recentEach {
+			list = slices.Delete(list, 0, 1)
+		}
+		r.last[name] = append(list, e)
+		r.used = append(r.used, name)
+	}
+}
+
+// of returns what is remembered of a namespace or instance, oldest first.
+func (r *recent) of(name string) []events.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.last[name])
+}

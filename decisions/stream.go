@@ -1,0 +1,334 @@
+package decisions
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nflog"
+	"github.com/sockns/sockns/syscalls"
+)
+
+const (
+	// hold is how long a packet waits for what else is told of it.
+	hold = 150 * time.Millisecond
+	// window is how long decisions that are alike are counted and not told.
+	window = time.Second
+	// echo is how long after a call its packets are taken for its own.
+	echo = 2 * time.Second
+	// most bounds each of the things that are remembered.
+	most = 1 << 12
+)
+
+// Stream turns what the tiers tell into events. It is for one goroutine, which
+// gives it the time with each call. What comes out is in order of time, but
+// for packets, which are held a little.
+type Stream struct {
+	emit      func(events.Event)
+	view      *View
+	before    *View // the view until since
+	since     time.Time
+	held      []raw // packets, oldest first
+	calls     map[call]time.Time
+	alike     map[likeness]*counted
+	accounted map[tally]uint64
+}
+
+// New returns a stream that hands its events to emit.
+func New(emit func(events.Event)) *Stream {
+	return &Stream{emit: emit, calls: make(map[call]time.Time), alike: make(map[likeness]*counted), accounted: make(map[tally]uint64)}
+}
+
+// Use has decisions from now on understood by another policy.
+func (s *Stream) Use(v *View, now time.Time) { s.before, s.view, s.since = s.view, v, now }
+
+// at returns the view of a time.
+func (s *Stream) at(t time.Time) *View {
+	if s.before != nil && t.Before(s.since) {
+		return s.before
+	}
+	return s.view
+}
+
+// call is what a call and its packets have in common.
+type call struct {
+	device, namespace string
+	hook              model.Hook
+	rule              int
+	outcome           compiler.Outcome
+	protocol          model.Protocol
+	dest              netip.AddrPort
+}
+
+// likeness is what decisions that are told together have in common.
+type likeness struct {
+	call
+	oneOf, peer string
+	tier        events.Tier
+	source      netip.AddrPort // without the port, but for a bind
+	errno       model.Errno
+	pid         uint32
+}
+
+// counted is one event that was told and how often it happened since.
+type counted struct {
+	event events.Event
+	until time.Time
+	more  uint64
+	first time.Time // of more
+}
+
+// tally is a row of syscalls.Tally.
+type tally struct {
+	identity uint32
+	hook     model.Hook
+	rule     int
+	outcome  compiler.Outcome
+}
+
+// Call takes the report of a call, decided at a time. process is its process,
+// nil if it is not known.
+func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now time.Time) {
+	v := s.at(decided)
+	if v == nil {
+		return
+	}
+	c, ok := fromCall(r, v.cookies[r.Netns], process, decided)
+	if !ok {
+		return
+	}
+	e := s.event(v, &c)
+	k := tally{c.identity, c.hook, c.rule, c.outcome}
+	if last, known := s.accounted[k]; known && c.number > last+1 {
+		e.Decided.Unreported = c.number - last - 1
+	}
+	if len(s.accounted) >= most*16 {
+		clear(s.accounted)
+	}
+	s.accounted[k] = max(s.accounted[k], c.number)
+	if c.outcome != compiler.Refused { // those that are refused send no packet
+		if len(s.calls) >= most {
+			clear(s.calls)
+		}
+		s.calls[callOf(&e, &c)] = now
+	}
+	s.tell(e, &c, now)
+}
+
+// Tallied tells of what was counted and not reported, because there was too
+// much of it, since the last report of its kind.
+func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) {
+	for _, t := range list {
+		if int(t.Hook) >= len(model.Hooks) || int(t.Outcome) >= len(outcomeOfCall) {
+			continue
+		}
+		k := tally{t.Identity, model.Hooks[t.Hook], int(t.Rule), outcomeOfCall[t.Outcome]}
+		last, known := s.accounted[k]
+		if !known || t.Count <= last || s.view == nil {
+			continue
+		}
+		s.accounted[k] = t.Count
+		for device := range s.view.devices {
+			if _, ok := s.view.name(device, t.Identity); !ok {
+				continue
+			}
+			c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: k.rule, identity: t.Identity}
+			e := s.event(s.view, &c)
+			e.Decided.Count, e.Decided.Unreported = 0, t.Count-last
+			s.publish(e)
+			break
+		}
+	}
+}
+
+// Packet takes a logged packet of a device namespace.
+func (s *Stream) Packet(device string, p *nflog.Packet, now time.Time) {
+	if p.Prefix == compiler.PeerPrefix {
+		for i := len(s.held) - 1; i >= 0; i-- { // it is among the last
+			if c := &s.held[i]; c.device == device && c.needsPeer() && !c.paired && c.packet == string(p.Payload) {
+				c.setOther(p.Mark)
+				return
+			}
+		}
+		return
+	}
+	if c, ok := fromPacket(p, device, now); ok {
+		s.held = append(s.held, c)
+	}
+	if len(s.held) > most {
+		s.release(now, len(s.held)/2)
+	}
+}
+
+// Tick tells what has been held long enough. It returns when to be called
+// again; the zero time if nothing waits.
+func (s *Stream) Tick(now time.Time) time.Time {
+	due := 0
+	for due < len(s.held) && now.Sub(s.held[due].time) >= hold {
+		due++
+	}
+	s.release(now, due)
+	for k, c := range s.alike {
+		if now.Before(c.until) {
+			continue
+		}
+		if c.more == 0 {
+			delete(s.alike, k)
+			continue
+		}
+		s.flush(c)
+		c.until = now.Add(window)
+	}
+	for k, t := range s.calls {
+		if now.Sub(t) > echo {
+			delete(s.calls, k)
+		}
+	}
+	switch {
+	case len(s.held) > 0:
+		return s.held[0].time.Add(hold)
+	case len(s.alike) > 0 || len(s.calls) > 0:
+		return now.Add(window / 4)
+	}
+	return time.Time{}
+}
+
+// release tells of the first n packets that are held.
+func (s *Stream) release(now time.Time, n int) {
+	if n == 0 {
+		return
+	}
+	due := slices.Clone(s.held[:n])
+	s.held = slices.Delete(s.held, 0, n)
+	type packet struct{ device, headers string }
+	events, first := make([]events.Event, n), make(map[packet]int)
+	merged := func(i int) bool { // enforcing would have refused the packet once
+		c := &due[i]
+		if c.outcome != compiler.Audited {
+			return false
+		}
+		_, _, alone := s.at(c.time).rule(events[i].Namespace, c.hook, c.rule)
+		return !alone
+	}
+	for i := range due {
+		c := &due[i]
+		if s.at(c.time) == nil {
+			continue
+		}
+		events[i] = s.event(s.at(c.time), c)
+		if p := (packet{c.device, c.packet}); merged(i) {
+			if rank, there := first[p]; !there || c.rank() < rank {
+				first[p] = c.rank()
+			}
+		}
+	}
+	for i := range due {
+		c := &due[i]
+		if events[i].Decided == nil || merged(i) && c.rank() > first[packet{c.device, c.packet}] {
+			continue
+		}
+		k := callOf(&events[i], c)
+		if _, told := s.calls[k]; told && c.outcome != compiler.Refused && (c.near || c.end == compiler.EndOut) {
+			s.calls[k] = now
+			continue
+		}
+		s.tell(events[i], c, now)
+	}
+}
+
+// event says what a raw decision means.
+func (s *Stream) event(v *View, c *raw) events.Event {
+	d := &events.Decided{
+		Action: model.Deny, Mode: model.Enforce, Tier: events.Syscalls, Hook: c.hook.String(), Protocol: c.protocol,
+		Source: c.source, Destination: c.dest, Rule: c.rule, Errno: c.errno, Process: c.process, UID: c.uid, Count: 1,
+	}
+	switch c.outcome {
+	case compiler.Audited:
+		d.Mode = model.Audit
+	case compiler.Allowed:
+		d.Action = model.Allow
+	}
+	if c.packet != "" {
+		d.Tier = events.Packets
+	}
+	name := c.name
+	if name == "" {
+		name, _ = v.name(c.device, c.identity)
+	}
+	about := name
+	if c.shared {
+		if names := v.sharing(c.device, c.identity); len(names) > 1 {
+			d.OneOf, name = names, ""
+		} else if len(names) == 1 {
+			name = names[0]
+		}
+	}
+	if c.hasPeer {
+		d.Peer = v.peer(c.device, c.peer)
+	}
+	d.Text, d.At, _ = v.rule(about, c.hook, c.rule)
+	return events.Event{Time: c.time, Kind: events.Decision, Device: c.device, Namespace: name, Decided: d}
+}
+
+func callOf(e *events.Event, c *raw) call {
+	namespace, _, _ := strings.Cut(e.Namespace, "/") // packets that live on tell the template
+	return call{c.device, namespace, c.hook, c.rule, c.outcome, c.protocol, c.dest}
+}
+
+// tell emits a decision, or counts it if one like it was told just now.
+func (s *Stream) tell(e events.Event, c *raw, now time.Time) {
+	d := e.Decided
+	k := likeness{call: callOf(&e, c), oneOf: strings.Join(d.OneOf, " "), peer: d.Peer, tier: d.Tier, source: d.Source, errno: d.Errno}
+	k.namespace = e.Namespace
+	if c.hook != model.Bind {
+		k.source = netip.AddrPortFrom(d.Source.Addr(), 0)
+	}
+	if d.Process != nil {
+		k.pid = d.Process.PID
+	}
+	if like := s.alike[k]; like != nil {
+		if like.more == 0 {
+			like.first = e.Time
+		}
+		like.more++
+		unreported := like.event.Decided.Unreported + d.Unreported
+		like.event = e
+		like.event.Decided.Unreported = unreported
+		return
+	}
+	if len(s.alike) >= most {
+		for k, c := range s.alike {
+			if c.more > 0 {
+				s.flush(c)
+			}
+			delete(s.alike, k)
+		}
+	}
+	s.publish(e)
+	copied := *d
+	copied.Unreported = 0
+	e.Decided = &copied
+	s.alike[k] = &counted{event: e, until: now.Add(window)}
+}
+
+// flush tells how often something happened again.
+func (s *Stream) flush(c *counted) {
+	e := c.event
+	d := *e.Decided
+	d.Count, d.Since = c.more, c.first
+	e.Decided = &d
+	s.publish(e)
+	c.more = 0
+	rest := *e.Decided
+	rest.Unreported, rest.Since = 0, time.Time{}
+	c.event.Decided = &rest
+}
+
+func (s *Stream) publish(e events.Event) {
+	e.Message = e.Decided.String()
+	s.emit(e)
+}

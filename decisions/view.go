@@ -1,0 +1,97 @@
+package decisions
+
+import (
+	"sync"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/model"
+)
+
+// View is what the numbers that the kernel tells mean under one policy. It is
+// safe for concurrent use.
+type View struct {
+	policy  *model.Policy
+	names   model.Names
+	devices map[string]*compiler.Index
+	cookies map[uint64]string // device namespaces by their cookies
+
+	mu     sync.Mutex
+	joined map[member]string // instances that came since
+}
+
+type member struct {
+	device   string
+	identity uint32
+}
+
+// NewView returns a view of a policy in force. Nothing that it is made of may
+// change any more.
+func NewView(p *model.Policy, devices map[string]*compiler.Index, cookies map[uint64]string) *View {
+	return &View{policy: p, names: p.Names(), devices: devices, cookies: cookies, joined: make(map[member]string)}
+}
+
+// Join tells of an instance of a template that was not there when the policy
+// was compiled.
+func (v *View) Join(device, name string) {
+	ix := v.devices[device]
+	if ix == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.joined[member{device, ix.Identity(name)}] = name
+}
+
+// name returns the socket namespace or instance of an identity.
+func (v *View) name(device string, identity uint32) (string, bool) {
+	ix := v.devices[device]
+	if ix == nil {
+		return "", false
+	}
+	if name, ok := ix.Name(identity); ok {
+		return name, true
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	name, ok := v.joined[member{device, identity}]
+	return name, ok
+}
+
+// peer returns the name of the other end; "unmanaged" where nobody claims it.
+func (v *View) peer(device string, identity uint32) string {
+	if compiler.Unmanaged(identity) {
+		return model.Peer{Kind: model.PeerUnmanaged}.String()
+	}
+	name, _ := v.name(device, identity)
+	return name
+}
+
+// sharing returns the namespaces and instances whose rules are those of an
+// identity's namespace.
+func (v *View) sharing(device string, identity uint32) []string {
+	ix := v.devices[device]
+	name, ok := v.name(device, identity)
+	if ix == nil || !ok {
+		return nil
+	}
+	return ix.Sharing(name)
+}
+
+// rule returns a rule in words, its place, and whether it alone is in audit.
+func (v *View) rule(namespace string, h model.Hook, index int) (text string, at model.Position, audit bool) {
+	n := v.names.Namespace(namespace)
+	if n == nil {
+		return "", at, false
+	}
+	if rules := n.Rules(h); index > 0 {
+		if index > len(rules) {
+			return "a rule of a former policy", n.Pos, false
+		}
+		r := &rules[index-1]
+		return r.Words(), r.Pos, r.Audit
+	}
+	if d := n.Default.For(h); d != nil {
+		return "default", d.Pos, false
+	}
+	return "default", n.Pos, false
+}

@@ -19,13 +19,28 @@ type Described struct {
 	// Counters are those of the rules, in the same order; namespaces that share
 	// their rules share the figures.
 	Counters []Counted
-	policy   string
+	// Policy names the chains that its rules are in, which others may share.
+	Policy string
 }
 
 // Counted is a rule with the packets that it decided.
 type Counted struct {
 	Rule    string `json:"rule"`
 	Packets uint64 `json:"packets"`
+	Hook    string `json:"hook"`
+	Number  string `json:"number"` // in the hook's list, from 1, or "default"
+	Allowed bool   `json:"allowed"`
+}
+
+// counted reads the words of a rule's comment: "connect 2: may not connect any".
+func counted(words string) Counted {
+	head, rest, _ := strings.Cut(words, ": ")
+	hook, number, _ := strings.Cut(head, " ")
+	allowed := !strings.HasPrefix(rest, "may not ")
+	if number == "default" {
+		allowed = rest == "allow"
+	}
+	return Counted{Rule: words, Hook: hook, Number: number, Allowed: allowed}
 }
 
 // Describe reads back what a table says about socket namespaces, sorted by
@@ -43,7 +58,7 @@ func Describe(t *nft.Table) []Described {
 		case s.Name == namespacesMap:
 			for _, e := range s.Elements {
 				policy, _ := policyOf(e.Verdict.Chain)
-				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), policy: policy}
+				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), Policy: policy}
 				if w := words[policy]; w != nil && templateOf(e.Comment) == e.Comment {
 					d.Rules, d.Counters = w.rules, w.counters
 				}
@@ -95,7 +110,7 @@ func wordsOfPolicies(t *nft.Table) map[string]*described {
 			if !known {
 				i = len(d.counters)
 				place[of] = i
-				d.counters = append(d.counters, Counted{Rule: of.words})
+				d.counters = append(d.counters, counted(of.words))
 			}
 			d.counters[i].Packets += packets(r)
 		}
@@ -193,7 +208,7 @@ func Steps(old, new *nft.Table) []Step {
 		n := len(steps)
 		steps = append(steps, compare(d.Name, o.Rules, d.Rules)...)
 		steps = append(steps, compare(d.Name, withPrefix("member ", o.Members), withPrefix("member ", d.Members))...)
-		if existed && n == len(steps) && o.policy != d.policy && len(d.Rules) > 0 && sum(o.policy) != sum(d.policy) {
+		if existed && n == len(steps) && o.Policy != d.Policy && len(d.Rules) > 0 && sum(o.Policy) != sum(d.Policy) {
 			steps = append(steps, Step{Op: Change, Namespace: d.Name, Text: "what its rules mean: addresses of a group, of a namespace or of its own, the mode, or the order"})
 		}
 	}

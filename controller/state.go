@@ -3,7 +3,9 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +54,18 @@ type Broken struct {
 	Since    time.Time        `json:"since"`
 	Error    string           `json:"error,omitempty"`
 	Problems []events.Problem `json:"problems,omitempty"`
+}
+
+// String returns what is wrong in one line: the first of several errors.
+func (b *Broken) String() string {
+	if len(b.Problems) == 0 {
+		return b.Error
+	}
+	first := max(0, slices.IndexFunc(b.Problems, func(p events.Problem) bool { return p.Severity == fmt.Sprint(model.Error) }))
+	if n := len(b.Problems) - 1; n > 0 {
+		return fmt.Sprintf("%s (and %d more)", b.Problems[first], n)
+	}
+	return b.Problems[first].String()
 }
 
 // Failing is an error that is not overcome yet.

@@ -41,8 +41,16 @@ func NewClient(dir string) *Client {
 
 // State returns the state of the controller.
 func (c *Client) State(ctx context.Context) (*controller.State, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/state")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, failed(resp)
+	}
 	state := new(controller.State)
-	return state, c.get(ctx, "/v1/state", state)
+	return state, json.NewDecoder(resp.Body).Decode(state)
 }
 
 // Health returns the controller's health, whatever it is.
@@ -109,18 +117,6 @@ func (c *Client) Events(ctx context.Context, kinds []events.Kind, fn func(events
 			return err
 		}
 	}
-}
-
-func (c *Client) get(ctx context.Context, path string, v any) error {
-	resp, err := c.do(ctx, http.MethodGet, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return failed(resp)
-	}
-	return json.NewDecoder(resp.Body).Decode(v)
 }
 
 func (c *Client) do(ctx context.Context, method, path string) (*http.Response, error) {

@@ -64,6 +64,13 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
+// MetricsOnly returns the routes of a port that everybody can reach.
+func MetricsOnly(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
 func (s *Server) state(w http.ResponseWriter, r *http.Request) {
 	state, err := s.Controller.State(r.Context())
 	if err != nil {

@@ -120,6 +120,9 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		case <-s.closed:
 			return Event{}, ErrClosed
 		case <-ctx.Done():
+			if e, ok := s.take(); ok { // it came first
+				return e, nil
+			}
 			return Event{}, ctx.Err()
 		}
 	}

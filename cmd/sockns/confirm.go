@@ -63,7 +63,11 @@ func (c *cli) guardCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return controller.Guard(cmd.Context(), controller.RuntimeDir(), c.logger(false))
+			log, err := c.logger(logFlags{format: "text"})
+			if err != nil {
+				return err
+			}
+			return controller.Guard(cmd.Context(), controller.RuntimeDir(), log)
 		},
 	}
 }

@@ -2,21 +2,19 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
-	"os"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/controller"
-	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/service"
 )
 
 func (c *cli) runCommand() *cobra.Command {
 	var files []string
 	var resync, confirm time.Duration
-	var verbose bool
+	var metricsListen string
+	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "run -f PATH...",
 		Short: "Keep the kernel equal to the policy: the controller",
@@ -26,7 +24,9 @@ else changes the tables. A file that breaks is logged, and the last good policy
 stays.
 
 Stopping it changes nothing in the kernel; the next start takes over without a
-gap. While it runs, apply and delete are refused.
+gap. While it runs, apply and delete are refused. SIGHUP and "sockns reload" have
+it read its files again; "sockns status" and "sockns events" ask it what it does,
+over a socket in its runtime directory.
 
 With --confirm an edit of the files goes back unless "sockns confirm" follows in
 time, also if the controller dies meanwhile. What the files hold at the start is
@@ -36,48 +36,20 @@ in force at once.`,
 			if len(files) == 0 {
 				return fmt.Errorf("no policy: name a file or a directory with -f")
 			}
-			lock, err := controller.Acquire(cmd.Context(), controller.RuntimeDir(), controller.RoleController, func(holder string) {
-				fmt.Fprintf(c.err, "waiting: %s is changing the policy\n", holder)
+			log, err := c.logger(logs)
+			if err != nil {
+				return err
+			}
+			return service.Run(cmd.Context(), service.Options{
+				Paths: files, Resync: resync, Confirm: confirm, Guard: c.startGuard,
+				Log: log, Version: version(), MetricsListen: metricsListen,
 			})
-			if err != nil {
-				return err
-			}
-			defer lock.Release()
-			host, err := controller.OpenHost()
-			if err != nil {
-				return err
-			}
-			defer host.Close()
-			return controller.NewReconciler(host, controller.Options{
-				Paths: files, Resync: resync, Tell: tell(c.logger(verbose)), Confirm: confirm, Guard: c.startGuard,
-			}).Run(cmd.Context())
 		},
 	}
 	fileFlag(cmd, &files)
 	cmd.Flags().DurationVar(&resync, "resync", controller.DefaultResync, "compare everything this often, although nothing said that it changed")
 	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time` after an edit, as 60s")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "log each cgroup that comes or goes")
+	cmd.Flags().StringVar(&metricsListen, "metrics-listen", "", "serve metrics at this loopback `address` and port too, as 127.0.0.1:9469")
+	logs.add(cmd)
 	return cmd
-}
-
-// tell logs events, and tells systemd when the policy is enforced.
-func tell(log *slog.Logger) func(events.Event) {
-	return func(e events.Event) {
-		e.LogTo(log)
-		if e.Kind == events.Started {
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-		}
-	}
-}
-
-// logger writes text on a terminal and JSON for a service manager.
-func (c *cli) logger(verbose bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if verbose {
-		o.Level = slog.LevelDebug
-	}
-	if c.output == "json" || os.Getenv("INVOCATION_ID") != "" {
-		return slog.New(slog.NewJSONHandler(c.err, o))
-	}
-	return slog.New(slog.NewTextHandler(c.err, o))
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockns/sockns/api"
 	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/model"
 )
@@ -18,9 +21,12 @@ func (c *cli) statusCommand() *cobra.Command {
 		Short: "What is enforced now: namespaces, members, sockets, counters",
 		Long: `Status reads the tables of this sockns in all device namespaces. A member is
 stale if its cgroup is gone or was made anew since the kernel was told of it.
-With a policy, its members that do not exist are listed too.`,
+With a policy, its members that do not exist are listed too.
+
+If a controller runs, it is asked which policy it keeps in force, since when,
+what is wrong with its files, what it misses and what it had to repair.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			var policy *model.Policy
 			if len(files) > 0 {
 				l, err := c.load(files)
@@ -38,9 +44,14 @@ With a policy, its members that do not exist are listed too.`,
 			if err != nil {
 				return err
 			}
-			if c.output == "json" {
-				return c.json(status)
+			state, err := api.NewClient(controller.RuntimeDir()).State(cmd.Context())
+			if err != nil && !errors.Is(err, api.ErrNotRunning) {
+				return err
 			}
+			if c.output == "json" {
+				return c.json(statusJSON{state, status})
+			}
+			c.printController(state)
 			c.printStatus(status, rules)
 			return nil
 		},
@@ -49,6 +60,53 @@ With a policy, its members that do not exist are listed too.`,
 	cmd.Flags().BoolVar(&rules, "rules", true, "print the rules with the packets that each decided")
 	return cmd
 }
+
+// statusJSON is what -o json prints.
+type statusJSON struct {
+	Controller *controller.State `json:"controller"` // null if none runs
+	*controller.Status
+}
+
+// printController says who keeps the policy, and how that goes.
+func (c *cli) printController(s *controller.State) {
+	if s == nil {
+		fmt.Fprintln(c.out, "controller: none runs; this is what the kernel holds")
+		return
+	}
+	fmt.Fprintf(c.out, "%s pid %d, since %s\n", c.bold("controller:"), s.PID, clock(s.Started))
+	fmt.Fprintf(c.out, "  policy of %s, in force since %s\n", strings.Join(s.Policy.Paths, ", "), clock(s.Policy.Loaded))
+	if b := s.Policy.Broken; b != nil {
+		fmt.Fprintf(c.out, "  %s since %s, the last good policy stays in force\n", c.red("the files are broken"), clock(b.Since))
+		if b.Error != "" {
+			fmt.Fprintf(c.out, "    %s\n", b.Error)
+		}
+		for _, p := range b.Problems {
+			fmt.Fprintf(c.out, "    %s\n", p)
+		}
+	}
+	if f := s.Failing; f != nil {
+		fmt.Fprintf(c.out, "  %s since %s: %s\n", c.red("it can't reconcile"), clock(f.Since), f.Error)
+	}
+	for _, d := range s.Devices {
+		if !d.Present {
+			fmt.Fprintf(c.out, "  %s\n", c.yellow("device namespace "+d.Name+" is not there"))
+		}
+		for _, m := range d.Missing {
+			fmt.Fprintf(c.out, "  %s\n", c.yellow("missing: "+m.Namespace+", "+m.Member))
+		}
+	}
+	if s.LastDrift != nil {
+		fmt.Fprintf(c.out, "  drift repaired: %d, the last at %s\n", s.Drift, clock(s.LastDrift.Time))
+		for _, by := range s.LastDrift.By {
+			fmt.Fprintf(c.out, "    by %s\n", by)
+		}
+	}
+	if s.ResyncFound > 0 {
+		fmt.Fprintf(c.out, "  %s\n", c.red(fmt.Sprintf("the safety resync found %s that nothing had announced: a bug, please report it", count(int(s.ResyncFound), "difference"))))
+	}
+}
+
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 func (c *cli) printStatus(s *controller.Status, rules bool) {
 	if len(s.Devices) == 0 {

@@ -2,161 +2,11 @@ package bench
 
 import (
 	"fmt"
-	"os"
-	"runtime"
-	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sockns/sockns/nft"
 )
-
-// lane is a network namespace with some table in it, and a thread that makes
-// sockets there. The cost of a packet is compared between lanes.
-type lane struct {
-	name string
-	work chan func() error
-	done chan error
-	path string // of the network namespace
-}
-
-// openLane makes a network namespace whose lo is up.
-func openLane(b *testing.B, name string) *lane {
-	b.Helper()
-	l := &lane{name: name, work: make(chan func() error), done: make(chan error)}
-	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends in another namespace
-		for do := range l.work {
-			l.done <- do()
-		}
-	}()
-	b.Cleanup(func() { close(l.work) })
-	var ns *os.File
-	l.do(b, func() (err error) {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		if ns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
-			return err
-		}
-		return loopbackUp()
-	})
-	b.Cleanup(func() { ns.Close() })
-	l.path = fmt.Sprintf("/proc/self/fd/%d", ns.Fd())
-	return l
-}
-
-// do runs something on the lane's thread.
-func (l *lane) do(b *testing.B, work func() error) {
-	b.Helper()
-	l.work <- work
-	if err := <-l.done; err != nil {
-		b.Fatalf("%s: %v", l.name, err)
-	}
-}
-
-func loopbackUp() error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	r, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r)
-}
-
-// The lanes: nothing at all, base chains without a rule, and policies.
-func openLanes(b *testing.B) []*lane {
-	b.Helper()
-	most := slices.Max(sizes)
-	haveCgroups(b, most)
-	host := openHost(b)
-	none, empty := openLane(b, "none"), openLane(b, "empty")
-	empty.load(b, &nft.Table{Name: "empty", Chains: []nft.Chain{
-		{Name: "input", Base: &nft.Base{Hook: nft.HookInput}},
-		{Name: "output", Base: &nft.Base{Hook: nft.HookOutput}},
-	}})
-	lanes := []*lane{none, empty}
-	for _, n := range sizes {
-		l := openLane(b, fmt.Sprintf("n%d", n))
-		// The namespaces with traffic are the last two of each policy.
-		policy := parsePolicy(b, policyOf(n, n, l.path, func(i int) string { return memberPath(most - n + i) }))
-		prog, err := host.Compile(policy)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, d := range prog.Devices {
-			if d.Table != nil {
-				l.load(b, d.Table)
-			}
-		}
-		lanes = append(lanes, l)
-	}
-	return lanes
-}
-
-// load puts a table in the lane: the packets' rules alone, without the syscall
-// tier, which is one for all lanes.
-func (l *lane) load(b *testing.B, table *nft.Table) {
-	b.Helper()
-	var conn *nft.Conn
-	l.do(b, func() (err error) {
-		conn, err = nft.Open(-1)
-		return err
-	})
-	b.Cleanup(func() { conn.Close() })
-	if err := conn.Apply(nft.Diff(nil, table)); err != nil {
-		b.Fatal(err)
-	}
-}
-
-// The members of the namespaces that answer and ask.
-func serverMember() string { return memberPath(slices.Max(sizes) - 2) }
-func clientMember() string { return memberPath(slices.Max(sizes) - 1) }
-
-// race has all lanes do the same in turns, so that what else the machine does
-// hits all of them, and reports the median of the time of a piece of work in
-// each lane: rounds of count pieces. Work returns the time that count pieces took.
-func race(b *testing.B, lanes []*lane, count int, work func(lane int) (time.Duration, error)) {
-	b.Helper()
-	const least = 50 // rounds, so that a median means something
-	times := make([][]float64, len(lanes))
-	round := func() {
-		for i, l := range lanes {
-			l.do(b, func() error {
-				took, err := work(i)
-				times[i] = append(times[i], float64(took.Nanoseconds())/float64(count))
-				return err
-			})
-		}
-	}
-	round() // warms up
-	for i := range times {
-		times[i] = times[i][:0]
-	}
-	for b.Loop() {
-		round()
-	}
-	for len(times[0]) < least {
-		round()
-	}
-	b.ReportMetric(0, "ns/op") // of a round: says nothing
-	median := make(map[string]float64)
-	for i, l := range lanes {
-		slices.Sort(times[i])
-		median[l.name] = times[i][len(times[i])/2]
-		b.ReportMetric(median[l.name], l.name+"-ns")
-	}
-	b.ReportMetric(median["n1000"]/median["n10"], "n1000/n10")
-	b.ReportMetric(median["n10000"]/median["n10"], "n10000/n10")
-	b.ReportMetric(median["n10000"]/median["empty"], "n10000/empty")
-}
 
 // BenchmarkDatagram sends datagrams over lo from the last namespace of a policy to
 // the one before it. The last rule of both ends allows them.
@@ -183,25 +33,25 @@ func BenchmarkDatagram(b *testing.B) {
 		}
 		return unix.Connect(clients[i], to)
 	})
-	const burst, bursts = 64, 100
+	const burst = 64
 	data := []byte("a datagram")
-	race(b, lanes, burst*bursts, func(i int) (took time.Duration, err error) {
+	race(b, lanes, 40, func(i, bursts int, took func(time.Duration)) error {
 		var buf [64]byte
 		for range bursts {
 			began := time.Now()
 			for range burst {
 				if _, err := unix.Write(clients[i], data); err != nil {
-					return 0, fmt.Errorf("send: %w", err)
+					return fmt.Errorf("send: %w", err)
 				}
 			}
-			took += time.Since(began)
+			took(time.Since(began) / burst)
 			for range burst {
 				if _, err := unix.Read(servers[i], buf[:]); err != nil {
-					return 0, fmt.Errorf("receive: %w", err)
+					return fmt.Errorf("receive: %w", err)
 				}
 			}
 		}
-		return took, nil
+		return nil
 	})
 }
 
@@ -210,22 +60,22 @@ func BenchmarkDatagram(b *testing.B) {
 func BenchmarkConnect(b *testing.B) {
 	lanes := openLanes(b)
 	listeners := listen(b, lanes)
-	const count = 200
 	b.Cleanup(func() { _ = enterCgroup("/") })
 	if err := enterCgroup(clientMember()); err != nil {
 		b.Fatal(err)
 	}
-	race(b, lanes, count, func(i int) (time.Duration, error) {
-		began := time.Now()
+	race(b, lanes, 100, func(i, count int, took func(time.Duration)) error {
 		for range count {
+			began := time.Now()
 			client, server, err := connect(listeners[i])
 			if err != nil {
-				return 0, err
+				return err
 			}
 			unix.Close(client)
 			unix.Close(server)
+			took(time.Since(began))
 		}
-		return time.Since(began), nil
+		return nil
 	})
 }
 
@@ -234,22 +84,22 @@ func BenchmarkConnect(b *testing.B) {
 func BenchmarkExchange(b *testing.B) {
 	lanes := openLanes(b)
 	clients, servers := connections(b, lanes)
-	const count = 1000
 	data := []byte("a request")
-	race(b, lanes, count, func(i int) (time.Duration, error) {
+	race(b, lanes, 300, func(i, count int, took func(time.Duration)) error {
 		var buf [64]byte
-		began := time.Now()
 		for range count {
+			began := time.Now()
 			for _, way := range [][2]int{{clients[i], servers[i]}, {servers[i], clients[i]}} {
 				if _, err := unix.Write(way[0], data); err != nil {
-					return 0, err
+					return err
 				}
 				if _, err := unix.Read(way[1], buf[:]); err != nil {
-					return 0, err
+					return err
 				}
 			}
+			took(time.Since(began))
 		}
-		return time.Since(began), nil
+		return nil
 	})
 }
 
@@ -257,42 +107,28 @@ func BenchmarkExchange(b *testing.B) {
 func BenchmarkBulk(b *testing.B) {
 	lanes := openLanes(b)
 	clients, servers := connections(b, lanes)
-	const count = 100
 	data, buf := make([]byte, 64<<10), make([]byte, 64<<10)
-	race(b, lanes, count, func(i int) (time.Duration, error) {
-		began := time.Now()
+	race(b, lanes, 50, func(i, count int, took func(time.Duration)) error {
 		for range count {
+			began := time.Now()
 			for sent, received := 0, 0; received < len(data); {
 				if sent < len(data) {
 					n, err := unix.Write(clients[i], data[sent:])
 					if err != nil && err != unix.EAGAIN {
-						return 0, err
+						return err
 					}
 					sent += max(n, 0)
 				}
 				n, err := unix.Read(servers[i], buf)
 				if err != nil && err != unix.EAGAIN {
-					return 0, err
+					return err
 				}
 				received += max(n, 0)
 			}
+			took(time.Since(began))
 		}
-		return time.Since(began), nil
+		return nil
 	})
-}
-
-// inCgroup runs something for each lane on its thread, with the process in a cgroup.
-func inCgroup(b *testing.B, path string, lanes []*lane, work func(lane int) error) {
-	b.Helper()
-	if err := enterCgroup(path); err != nil {
-		b.Fatal(err)
-	}
-	for i, l := range lanes {
-		l.do(b, func() error { return work(i) })
-	}
-	if err := enterCgroup("/"); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // listen makes a TCP listener of the serving namespace in each lane.

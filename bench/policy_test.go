@@ -9,7 +9,7 @@ import (
 )
 
 // sizes are the numbers of socket namespaces that a benchmark is run with.
-var sizes = []int{10, 1000, 10000}
+var sizes = []int{10, 100, 1000, 10000}
 
 // shared is the number of different policies where namespaces share them.
 const shared = 100

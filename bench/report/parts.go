@@ -31,10 +31,15 @@ var parts = []part{
 	{
 		name: "packets",
 		benchmarks: []benchmarks{
-			{"./bench", "^BenchmarkDatagram$|^BenchmarkConnect$|^BenchmarkExchange$|^BenchmarkBulk$", "200x"},
+			{"./bench", "^BenchmarkDatagram$|^BenchmarkConnect$|^BenchmarkExchange$|^BenchmarkBulk$", "1x"},
 		},
 		tables: []table{
-			{benchmark: "Datagram"}, {benchmark: "Connect"}, {benchmark: "Exchange"}, {benchmark: "Bulk"},
+			{benchmark: "Datagram", caption: "A datagram over lo", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "empty", plot: true},
+			{benchmark: "Datagram", caption: "A datagram, 99th percentile", row: "rules", col: "namespaces", unit: "p99-ns", show: "ns"},
+			{benchmark: "Connect", caption: "A TCP connection over lo, opened and closed", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "empty", plot: true},
+			{benchmark: "Connect", caption: "A TCP connection, 99th percentile", row: "rules", col: "namespaces", unit: "p99-ns", show: "us"},
+			{benchmark: "Exchange", caption: "A request and its answer in an open TCP connection", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "empty"},
+			{benchmark: "Bulk", caption: "64 KiB in an open TCP connection", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "empty"},
 		},
 	},
 	{

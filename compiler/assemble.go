@@ -62,7 +62,6 @@ func answersSet(family int, timeout time.Duration) string {
 type assembly struct {
 	*resolver
 	table *nft.Table
-	deep  []int // levels in use, deepest first
 	doors []int // levels of doors, deepest first
 	index *Index
 }
@@ -72,7 +71,6 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 		Name:    TableName,
 		Comment: TableComment(f.Instance),
 	}}
-	a.levels(spaces)
 	doors := a.doorsOf(spaces, f)
 	a.index = newIndex(r, policies, a.deep)
 	a.maps(spaces)
@@ -104,8 +102,8 @@ func TableComment(instance uint64) string {
 	return fmt.Sprintf("%s%d", tableCommentPrefix, instance)
 }
 
-// levels finds the depths that members have or will have.
-func (a *assembly) levels(spaces []*space) {
+// levelsOf returns the depths that members have or will have, deepest first.
+func levelsOf(spaces []*space) []int {
 	used := make(map[int]bool)
 	for _, s := range spaces {
 		for _, m := range s.members {
@@ -120,10 +118,12 @@ func (a *assembly) levels(spaces []*space) {
 			used[strings.Count(s.source.Each, "/")] = true
 		}
 	}
+	levels := make([]int, 0, len(used))
 	for l := range used {
-		a.deep = append(a.deep, l)
+		levels = append(levels, l)
 	}
-	sort.Sort(sort.Reverse(sort.IntSlice(a.deep)))
+	sort.Sort(sort.Reverse(sort.IntSlice(levels)))
+	return levels
 }
 
 func cgroupKey(level int) []nft.Field {
@@ -344,7 +344,7 @@ func (a *assembly) endings() {
 		answers = append(answers, ruleOf(nft.MatchSet{Set: set, Key: []nft.Field{
 			{Kind: f.source}, {Kind: nft.FieldSport}, {Kind: f.dest}, {Kind: nft.FieldDport}}}, accept))
 		pass = append(pass, ruleOf(nft.Update{Set: set, Key: []nft.Field{
-			{Kind: f.dest}, {Kind: nft.FieldDport}, {Kind: f.source}, {Kind: nft.FieldSport}}}))
+			{Kind: f.dest}, {Kind: nft.FieldDport}, {Kind: f.source}, {Kind: nft.FieldSport}}}, accept))
 	}
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
 	a.chain(chainPass, "allowed; the answer to a datagram may come back", append(pass, ruleOf(accept))...)
@@ -363,17 +363,17 @@ var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value
 // outputChains makes the base chain of output and what it leads to.
 func (a *assembly) outputChains() {
 	leave := make([]nft.Rule, 0, len(a.deep)+len(a.doors))
-	mark := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
+	var mark []nft.Rule
 	for _, l := range a.deep {
 		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: connectMap(l)}))
 	}
-	for i := len(a.deep) - 1; i >= 0; i-- {
-		l := a.deep[i]
-		mark = append(mark, ruleOf(nft.SetPriorityMap{Key: cgroupKey(l), Map: identityMap(l)}))
+	for _, l := range a.deep {
+		mark = append(mark, ruleOf(nft.SetPriorityMap{Key: cgroupKey(l), Map: identityMap(l)}, accept))
 	}
+	mark = append(mark, ruleOf(nft.SetPriority{Value: unmanagedIdentity}))
 	for _, l := range a.doors {
 		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
-		mark = append(mark, ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
+		mark = append(mark, ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
 	}
 	a.chain(chainLeave, "sent, not through lo: by whom?", append(leave, ruleOf(accept))...)
 	a.chain(chainMark, "sent through lo: tell the receiving end by whom", append(mark, ruleOf(accept))...)
@@ -389,6 +389,7 @@ func (a *assembly) outputChains() {
 		ruleOf(jumpTo(nft.VerdictGoto, chainLeave)))
 	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainOutput, Base: &nft.Base{Hook: nft.HookOutput}, Rules: []nft.Rule{
 		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
+		ruleOf(nft.MatchMeta{Key: nft.MetaOIF, Value: nft.Loopback}, protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainMark)),
 		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, jumpTo(nft.VerdictJump, chainOther)),
 		ruleOf(nft.MatchMeta{Key: nft.MetaOIF, Value: nft.Loopback}, jumpTo(nft.VerdictGoto, chainMark)),
 		ruleOf(jumpTo(nft.VerdictGoto, chainLeave)),
@@ -399,11 +400,15 @@ func (a *assembly) outputChains() {
 func (a *assembly) inputChains() {
 	var arrived, near []nft.Rule
 	arrived = append(arrived,
-		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, jumpTo(nft.VerdictGoto, chainNear)),
 		ruleOf(nft.SetPriority{Value: remoteIdentity}),
 		ruleOf(nft.MatchMeta{Key: nft.MetaPktType, Value: pktLoopback}, nft.SetPriority{Value: loopedIdentity}))
-	for _, l := range a.deep {
-		near = append(near, ruleOf(nft.VMap{Key: []nft.Field{priorityField, cgroupKey(l)[0]}, Map: selfMap(l)}))
+	// Whether the receiver is in the sender's own namespace is asked by policies
+	// when they need to know (questions.go). That is sure at the deepest level
+	// alone: a cgroup of another may be the parent of the receiver's namespace.
+	for i, l := range a.deep {
+		if i > 0 {
+			near = append(near, ruleOf(sameVMap(l)))
+		}
 		byCgroup := ruleOf(nft.VMap{Key: cgroupKey(l), Map: acceptMap(l)})
 		near = append(near, byCgroup)
 		arrived = append(arrived, byCgroup)
@@ -421,6 +426,8 @@ func (a *assembly) inputChains() {
 	a.chain(chainArrived, "for whom?", append(arrived, ruleOf(accept))...)
 	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainInput, Base: &nft.Base{Hook: nft.HookInput}, Rules: []nft.Rule{
 		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
+		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainNear)),
+		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainNear)),
 		ruleOf(protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
 		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
 	}})

@@ -8,6 +8,7 @@
 //	alike      namespaces that say the same are lowered once
 //	lists      rules become clauses whose peers are matches, not names
 //	lower      clauses become rules of chains; first match wins exactly
+//	questions  what is dear to find out is asked as late as it can be
 //	policy     the chains of one socket namespace: connect, local, accept, self
 //	share      namespaces with the same rules get the same chains, named by content
 //	assemble   maps from cgroups to chains, and the base chains that ask them
@@ -58,7 +59,7 @@ func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (
 		return nil, nil
 	}
 	ids := identities(spaces)
-	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
+	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, deep: levelsOf(spaces)}
 	policies := lowerPolicies(r, spaces)
 	share(spaces, policies, ids)
 	return assemble(r, spaces, policies, f)

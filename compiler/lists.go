@@ -37,6 +37,7 @@ type resolver struct {
 	device string
 	ids    map[string]uint32
 	facts  DeviceFacts
+	deep   []int // levels of members, deepest first
 }
 
 // addresses returns those that a peer stands for where it is not recognised by

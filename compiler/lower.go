@@ -23,6 +23,8 @@ type emitter struct {
 	// the list; depth counts the chains that lead on.
 	returning bool
 	depth     int
+	// flat says that no more chains may lead on: all combinations are written out.
+	flat bool
 }
 
 // returningDepth is how many chains of a returning list may lead on to one
@@ -75,7 +77,7 @@ func (e *emitter) clause(dims [][]term, comment string, log []nft.Statement, tai
 	if product == 0 {
 		return
 	}
-	if product <= productLimit || len(multi) < 2 {
+	if product <= productLimit || len(multi) < 2 || e.flat {
 		e.product(multi, common, comment, log, tail)
 		return
 	}

@@ -39,7 +39,8 @@ type lowering struct {
 	n       *model.SocketNamespace
 	audit   bool
 	endings map[ending]bool
-	// lost says that the list being written has the receiver's identity in the
+	open    questions
+	// lost says that the rule being written has the receiver's identity in the
 	// priority, where the sender's was.
 	lost     bool
 	comments map[*model.Rule]string // each is asked for in several places
@@ -72,8 +73,9 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 // connect is asked in output about packets that do not leave through lo.
 func (l *lowering) connect() *emitter {
 	e := newEmitter(partConnect)
-	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
+	l.first(questions{answers: true})
 	l.bind(e, source, viewConnect, EndOut)
+	l.first(questions{answers: true})
 	l.list(e, model.Connect, viewConnect, jumpTo(nft.VerdictGoto, chainPass), EndOut)
 	return e
 }
@@ -83,13 +85,11 @@ func (l *lowering) connect() *emitter {
 func (l *lowering) local() *emitter {
 	e := newEmitter(partLocal)
 	e.returning = true
+	l.first(questions{answers: true, same: l.selfFree()})
 	l.bind(e, source, viewLocal, EndFrom)
-	if l.namesPeers(model.Connect) {
-		// The priority said who connects, which is known by being here. From
-		// now on it says who receives.
-		e.rule("", jumpTo(nft.VerdictJump, chainWhose))
-		l.lost = true
-	}
+	// The priority says who connects, which is known by being here. Once
+	// chainWhose was asked it says who receives.
+	l.first(questions{answers: true, same: l.selfFree(), receiver: true})
 	l.list(e, model.Connect, viewLocal, nft.Verdict{Kind: nft.VerdictReturn}, EndFrom)
 	l.lost = false
 	return e
@@ -99,8 +99,12 @@ func (l *lowering) local() *emitter {
 // socket or another machine sent.
 func (l *lowering) accept() *emitter {
 	e := newEmitter(partAccept)
-	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
+	free := l.selfFree()
+	l.first(questions{same: anyTransport.not(free)})
+	l.ask(e, anyTransport, toRefuse)
+	l.first(questions{answers: true, same: free})
 	l.bind(e, destination, viewAccept, EndTo)
+	l.first(questions{answers: true, same: free})
 	l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit), EndTo)
 	return e
 }
@@ -108,17 +112,25 @@ func (l *lowering) accept() *emitter {
 // self is asked in input about packets from lo whose sender and receiver are
 // both in the namespace. It is nil if it would allow everything.
 func (l *lowering) self() *emitter {
-	e := newEmitter(partSelf)
-	e.rule("", protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
-	l.bind(e, source, viewSelf, EndFrom)
-	accepting := e.reserve()
-	matters := l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
-	e.cur = accepting
-	l.bind(e, destination, viewSelf, EndFrom)
-	matters = l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass)) || matters
-	if !matters && !l.bindMatters() {
+	free := l.selfFree()
+	if free == anyTransport {
 		return nil
 	}
+	e := newEmitter(partSelf)
+	if t, some := free.term(); some {
+		e.rule("", append(t, accept)...)
+	}
+	if !free.udp {
+		e.rule("", append(protocolTerm(protoUDP), jumpTo(nft.VerdictJump, chainAnswers))...)
+	}
+	l.first(questions{})
+	l.bind(e, source, viewSelf, EndFrom)
+	accepting := e.reserve()
+	l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
+	e.cur = accepting
+	l.bind(e, destination, viewSelf, EndFrom)
+	e.flat = true // the longest way of all ends here
+	l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass))
 	return e
 }
 
@@ -169,29 +181,26 @@ func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, e
 	tail := []nft.Statement{allow}
 	if denies {
 		var log []nft.Statement
+		l.ask(e, anyTransport, toRefuse)
 		if log, tail = l.deny(end, h, 0, errno, allow); log != nil {
 			e.rule("", log...)
 		}
+	} else if v.remembers() {
+		l.ask(e, anyTransport, toRemember)
 	}
 	e.rule(defaultComment(l.n, h), append([]nft.Statement{nft.Counter{}}, tail...)...)
 }
 
-// selfList writes the rules of a list that can speak of the namespace itself,
-// and reports whether one of them does more than allow. The namespace reaches
-// itself by default.
-func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) (matters bool) {
+// selfList writes the rules of a list that can speak of the namespace itself.
+// The namespace reaches itself by default.
+func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) {
 	rules := l.n.Rules(h)
 	for i := range rules {
-		r := &rules[i]
-		if (r.Action == model.Deny || r.Log) && len(l.peerTerms(l.n, r, viewSelf)) > 0 {
-			matters = true
-		}
-		if l.rule(e, r, viewSelf, allow, EndFrom) {
-			return matters
+		if l.rule(e, &rules[i], viewSelf, allow, EndFrom) {
+			return
 		}
 	}
 	e.rule("", allow)
-	return matters
 }
 
 // rule writes one rule and reports whether nothing can come after it.
@@ -210,6 +219,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 			return false
 		}
 	}
+	l.askFor(e, r, v)
 	log, tail := l.decide(r, end, errnoOr(r.Error, model.ECONNREFUSED), allow)
 	e.clause(dims, l.comment(r), log, append([]nft.Statement{nft.Counter{}}, tail...)...)
 	if r.Audit {
@@ -241,6 +251,9 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 			portTerms(r.Protocols, r.Ports, s, v.transportOnly()),
 			l.localTerms(l.n, r, s, onLoopback, false),
 		}
+		if r.Action == model.Deny {
+			l.ask(e, transportsOf(r.Protocols), toRefuse)
+		}
 		log, tail := l.decide(r, end, model.ECONNREFUSED, pass)
 		if r.Action == model.Deny {
 			tail = append([]nft.Statement{nft.Counter{}}, tail...)
@@ -256,6 +269,7 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 	} else {
 		e.clause([][]term{own}, "", nil, pass)
 	}
+	l.ask(e, anyTransport, toRefuse)
 	log, tail := l.deny(end, model.Bind, 0, model.ECONNREFUSED, pass)
 	if log != nil {
 		e.rule("", log...)
@@ -290,18 +304,6 @@ func (l *lowering) bindsElsewhere() bool {
 	for i := range l.n.Bind {
 		if l.n.Bind[i].Action == model.Allow && len(l.n.Bind[i].Local) > 0 {
 			return true
-		}
-	}
-	return false
-}
-
-// namesPeers reports whether a rule of the hook asks for an identity.
-func (l *lowering) namesPeers(h model.Hook) bool {
-	for _, r := range l.n.Rules(h) {
-		for _, p := range r.Peers {
-			if p.Kind == model.PeerNamespace || p.Kind == model.PeerUnmanaged {
-				return true
-			}
 		}
 	}
 	return false

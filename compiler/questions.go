@@ -1,0 +1,160 @@
+package compiler
+
+import (
+	"slices"
+
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// Most packets are allowed by a rule that asks for ports and addresses alone. What
+// is dearer to find out (is it an answer? are both ends in one namespace? who is
+// the receiver? each is a lookup with four fields, or of the socket, which costs as
+// much as ten rules) is asked where a list first needs to know, and only about the
+// transports of the rule that does:
+//
+//   - whether a datagram is an answer, before the first refusal, and before what
+//     allows it to a port of a client: an answer that is allowed by such a rule
+//     must not be remembered as if it were a question, or its own answer would
+//     be let pass whoever has the client's port by then;
+//   - whether both ends are in one namespace, before the first refusal too if
+//     nothing forbids the namespace to reach itself or logs that it does. Else at the beginning, so that no
+//     rule counts twice;
+//   - who the receiver is, before the first rule of the connecting end that
+//     names a peer. It has to come last: it overwrites who the sender is.
+
+// transports are TCP and UDP, the ones that policies decide in input.
+type transports struct{ tcp, udp bool }
+
+func transportsOf(protocols []model.Protocol) transports {
+	all := len(protocols) == 0
+	return transports{
+		tcp: all || slices.Contains(protocols, model.TCP),
+		udp: all || slices.Contains(protocols, model.UDP),
+	}
+}
+
+func (t transports) and(o transports) transports { return transports{t.tcp && o.tcp, t.udp && o.udp} }
+func (t transports) not(o transports) transports { return transports{t.tcp && !o.tcp, t.udp && !o.udp} }
+
+// term matches the transports among TCP and UDP; false if they are none.
+func (t transports) term() (term, bool) {
+	switch {
+	case t.tcp && t.udp:
+		return nil, true
+	case t.tcp:
+		return protocolTerm(protoTCP), true
+	case t.udp:
+		return protocolTerm(protoUDP), true
+	}
+	return nil, false
+}
+
+// questions are those that a list has not asked yet.
+type questions struct {
+	answers  bool
+	same     transports
+	receiver bool
+	// receivers are the transports whose receiver is known.
+	receivers transports
+}
+
+// first begins a list, or a part of one that not all its packets come to by the
+// same way, with nothing asked.
+func (l *lowering) first(q questions) { l.open = q }
+
+// The reasons to ask.
+type reason uint8
+
+const (
+	toRefuse   reason = iota
+	toRemember        // allowed, and its answer will be
+	toName            // the rule names a peer
+)
+
+// ask writes what has to be known before a rule for some transports.
+func (l *lowering) ask(e *emitter, of transports, why reason) {
+	q := &l.open
+	who := transports{}
+	if why == toName && q.receiver || of.and(q.receivers) != (transports{}) {
+		who = of.not(q.receivers) // if of one transport, then of all that the rule is for
+	}
+	if same := of.and(q.same); (why == toRefuse || who != transports{}) && same != (transports{}) {
+		if t, _ := same.term(); len(l.deep) > 0 {
+			e.rule("", append(t, sameVMap(l.deep[0]))...)
+		}
+		q.same = q.same.not(same)
+	}
+	if of.udp && q.answers && why != toName {
+		e.rule("", append(protocolTerm(protoUDP), jumpTo(nft.VerdictJump, chainAnswers))...)
+		q.answers = false
+	}
+	if who != (transports{}) {
+		t, _ := who.term()
+		e.rule("", append(t, jumpTo(nft.VerdictJump, chainWhose))...)
+		q.receivers = transports{q.receivers.tcp || who.tcp, q.receivers.udp || who.udp}
+	}
+	l.lost = of.and(q.receivers) != (transports{})
+}
+
+// sameVMap asks whether sender and receiver are in one namespace that has the
+// receiver's cgroup of a level: that namespace's own rules decide then.
+func sameVMap(level int) nft.Statement {
+	return nft.VMap{Key: []nft.Field{priorityField, cgroupKey(level)[0]}, Map: selfMap(level)}
+}
+
+var anyTransport = transports{tcp: true, udp: true}
+
+// askFor asks what a rule of a connect or accept list needs to know.
+func (l *lowering) askFor(e *emitter, r *model.Rule, v view) {
+	of := transportsOf(r.Protocols)
+	if namesIdentity(r) {
+		l.ask(e, of, toName)
+	}
+	switch {
+	case r.Action == model.Deny:
+		l.ask(e, of, toRefuse)
+	case v.remembers() && l.toClients(r.Ports):
+		l.ask(e, of, toRemember)
+	}
+}
+
+// remembers reports whether a datagram that a list allows there is remembered,
+// if it has not been asked before whether it is an answer.
+func (v view) remembers() bool { return v == viewConnect || v == viewAccept }
+
+// toClients reports whether a rule's ports may be those of clients.
+func (l *lowering) toClients(ports []model.PortRange) bool {
+	for _, p := range ports {
+		for _, e := range l.ephemeral() {
+			if p.First <= e.Last && e.First <= p.Last {
+				return true
+			}
+		}
+	}
+	return len(ports) == 0
+}
+
+// namesIdentity reports whether a rule asks for the identity of the other end.
+func namesIdentity(r *model.Rule) bool {
+	return slices.ContainsFunc(r.Peers, func(p model.Peer) bool {
+		return p.Kind == model.PeerNamespace || p.Kind == model.PeerUnmanaged
+	})
+}
+
+// selfFree returns the transports by which two sockets of the namespace reach
+// each other and nothing has to be told of it.
+func (l *lowering) selfFree() transports {
+	if l.bindMatters() {
+		return transports{}
+	}
+	free := transports{tcp: true, udp: true}
+	for _, h := range []model.Hook{model.Connect, model.Accept} {
+		for _, r := range l.n.Rules(h) {
+			if (r.Action == model.Deny || r.Log) && len(l.peerTerms(l.n, &r, viewSelf)) > 0 {
+				free = free.not(transportsOf(r.Protocols))
+			}
+		}
+	}
+	return free
+}

@@ -1,0 +1,268 @@
+package flowset
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// The dimensions of a point, in the order in which a diagram asks for them.
+const (
+	dimProtocol = iota // index in model.Protocols
+	dimLocal           // the local address
+	dimPort            // bind and accept: the local port, connect: the remote one
+	dimPeer            // who the peer is: a class of a universe
+	dimAddress         // the peer's address
+	dims
+)
+
+// Box is the points whose coordinates are each in a set.
+type Box [dims]Set
+
+// contains reports whether a point, given by its coordinates, is in the box.
+func (b *Box) contains(at [dims]Point) bool {
+	for d, s := range b {
+		if !s.Contains(at[d]) {
+			return false
+		}
+	}
+	return true
+}
+
+// intersect returns the points of both boxes; ok is false if there is none.
+func (b *Box) intersect(c *Box) (both Box, ok bool) {
+	for d := range b {
+		if both[d] = b[d].Intersect(c[d]); both[d].Empty() {
+			return both, false
+		}
+	}
+	return both, true
+}
+
+// Diagram is a function from the points of a domain to labels: a decision
+// diagram over sets (Gouda and Liu, "Structured firewall design", 2007) that is
+// reduced and shared, as a BDD is (Bryant 1986). Within one [space], equal
+// functions are the same pointer.
+type Diagram struct {
+	id    uint32
+	dim   int // that its edges ask for; dims for a leaf
+	label int // of a leaf
+	edges []edge
+}
+
+// edge leads to what the function is where the coordinate is in the set. The
+// sets of a diagram's edges are disjoint and make up the domain.
+type edge struct {
+	set Set
+	to  *Diagram
+}
+
+// space makes diagrams over one domain, which is a box. It is not safe for
+// concurrent use.
+type space struct {
+	domain Box
+	nodes  map[string]*Diagram
+	leaves map[int]*Diagram
+	key    []byte
+}
+
+func newSpace(domain Box) *space {
+	return &space{domain: domain, nodes: make(map[string]*Diagram), leaves: make(map[int]*Diagram)}
+}
+
+// constant returns the function that is label everywhere.
+func (s *space) constant(label int) *Diagram {
+	d := s.leaves[label]
+	if d == nil {
+		d = &Diagram{id: uint32(len(s.leaves) + len(s.nodes)), dim: dims, label: label}
+		s.leaves[label] = d
+	}
+	return d
+}
+
+// node returns the diagram with these edges. Those that lead to the same
+// become one; if one is left it stands for its end.
+func (s *space) node(dim int, edges []edge) *Diagram {
+	merged := edges[:0]
+	for _, e := range edges {
+		i := slices.IndexFunc(merged, func(m edge) bool { return m.to == e.to })
+		if i < 0 {
+			merged = append(merged, e)
+		} else {
+			merged[i].set = merged[i].set.Union(e.set)
+		}
+	}
+	if len(merged) == 1 {
+		return merged[0].to
+	}
+	slices.SortFunc(merged, func(a, b edge) int { return a.set[0].First.compare(b.set[0].First) })
+	key := append(s.key[:0], byte(dim))
+	for _, e := range merged {
+		key = binary.AppendUvarint(key, uint64(e.to.id))
+		key = binary.AppendUvarint(key, uint64(len(e.set)))
+		for _, r := range e.set {
+			for _, p := range [...]Point{r.First, r.Last} {
+				key = append(key, p.Space)
+				key = binary.AppendUvarint(key, p.Hi)
+				key = binary.AppendUvarint(key, p.Lo)
+			}
+		}
+	}
+	s.key = key
+	d := s.nodes[string(key)]
+	if d == nil {
+		d = &Diagram{id: uint32(len(s.leaves) + len(s.nodes)), dim: dim, edges: slices.Clone(merged)}
+		s.nodes[string(key)] = d
+	}
+	return d
+}
+
+// edgesAt returns the edges of d for a dimension that it may not ask for.
+func (s *space) edgesAt(d *Diagram, dim int) []edge {
+	if d.dim == dim {
+		return d.edges
+	}
+	return []edge{{s.domain[dim], d}}
+}
+
+// paint returns the function that is label in a box and d elsewhere.
+func (s *space) paint(d *Diagram, box *Box, label int) *Diagram {
+	return s.combine(d, box, s.constant(label))
+}
+
+// combine returns the function that is in in a box and out elsewhere.
+func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
+	type place struct {
+		dim     int
+		in, out *Diagram
+	}
+	memo := make(map[place]*Diagram)
+	var from func(dim int, out, in *Diagram) *Diagram
+	from = func(dim int, out, in *Diagram) *Diagram {
+		if dim == dims || in == out {
+			return in
+		}
+		at := place{dim, in, out}
+		if done := memo[at]; done != nil {
+			return done
+		}
+		var edges []edge
+		for _, o := range s.edgesAt(out, dim) {
+			if rest := o.set.Minus(box[dim]); !rest.Empty() {
+				edges = append(edges, edge{rest, o.to})
+			}
+			inside := o.set.Intersect(box[dim])
+			if inside.Empty() {
+				continue
+			}
+			for _, i := range s.edgesAt(in, dim) {
+				if both := inside.Intersect(i.set); !both.Empty() {
+					edges = append(edges, edge{both, from(dim+1, o.to, i.to)})
+				}
+			}
+		}
+		d := s.node(dim, edges)
+		memo[at] = d
+		return d
+	}
+	return from(0, out, in)
+}
+
+// apply returns the function whose label follows from those of two.
+func (s *space) apply(a, b *Diagram, label func(a, b int) int) *Diagram {
+	type pair struct{ a, b *Diagram }
+	memo := make(map[pair]*Diagram)
+	var from func(a, b *Diagram) *Diagram
+	from = func(a, b *Diagram) *Diagram {
+		if a.dim == dims && b.dim == dims {
+			return s.constant(label(a.label, b.label))
+		}
+		if d := memo[pair{a, b}]; d != nil {
+			return d
+		}
+		dim := min(a.dim, b.dim)
+		var edges []edge
+		for _, x := range s.edgesAt(a, dim) {
+			for _, y := range s.edgesAt(b, dim) {
+				if both := x.set.Intersect(y.set); !both.Empty() {
+					edges = append(edges, edge{both, from(x.to, y.to)})
+				}
+			}
+		}
+		d := s.node(dim, edges)
+		memo[pair{a, b}] = d
+		return d
+	}
+	return from(a, b)
+}
+
+// Labeled is a box of a diagram and the label that the function has there.
+type Labeled struct {
+	Box
+	Label int
+}
+
+// boxes returns disjoint boxes that make up the points whose label is wanted.
+// No two of them could be one.
+func (s *space) boxes(d *Diagram, wanted func(label int) bool) []Labeled {
+	var list []Labeled
+	box := s.domain
+	var visit func(d *Diagram)
+	visit = func(d *Diagram) {
+		if d.dim == dims {
+			if wanted(d.label) {
+				list = append(list, Labeled{box, d.label})
+			}
+			return
+		}
+		for _, e := range d.edges {
+			box[d.dim] = e.set
+			visit(e.to)
+			box[d.dim] = s.domain[d.dim]
+		}
+	}
+	visit(d)
+	return merge(list)
+}
+
+// merge makes one of any two boxes with the same label that differ in one
+// dimension only, until there are none.
+func merge(list []Labeled) []Labeled {
+	for again := true; again; {
+		again = false
+		for dim := dims - 1; dim >= 0; dim-- {
+			place := make(map[string]int, len(list))
+			kept := list[:0]
+			for _, b := range list {
+				key := b.keyWithout(dim)
+				if i, ok := place[key]; ok {
+					kept[i].Box[dim] = kept[i].Box[dim].Union(b.Box[dim])
+					again = true
+					continue
+				}
+				place[key] = len(kept)
+				kept = append(kept, b)
+			}
+			list = kept
+		}
+	}
+	return list
+}
+
+// keyWithout is the same for two boxes that are alike but for one dimension.
+func (b *Labeled) keyWithout(dim int) string {
+	key := binary.AppendVarint(nil, int64(b.Label))
+	for d, s := range b.Box {
+		if d == dim {
+			continue
+		}
+		key = binary.AppendUvarint(key, uint64(len(s)))
+		for _, r := range s {
+			for _, p := range [...]Point{r.First, r.Last} {
+				key = append(key, p.Space)
+				key = binary.AppendUvarint(key, p.Hi)
+				key = binary.AppendUvarint(key, p.Lo)
+			}
+		}
+	}
+	return string(key)
+}

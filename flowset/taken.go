@@ -1,0 +1,93 @@
+package flowset
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sockns/sockns/model"
+)
+
+// claims are the ports that bind rules give to the namespaces of a device
+// namespace, for TCP or UDP; see bindError in package model.
+type claims struct {
+	all  Set            // that any namespace may bind
+	only map[string]Set // that one namespace alone may bind, by its name
+}
+
+// by returns the ports that others than a namespace may bind.
+func (c *claims) but(name string) Set { return c.all.Minus(c.only[name]) }
+
+// breadth says which namespaces' claims count: those without addresses of
+// their own everywhere, the others on loopback and to wildcards.
+type breadth struct {
+	proto model.Protocol
+	wide  bool
+}
+
+// claimed gathers the claims of a device namespace.
+func (w *world) claimed(device string) map[breadth]*claims {
+	found := make(map[breadth]*claims)
+	for _, proto := range [...]model.Protocol{model.TCP, model.UDP} {
+		var narrow, wide []portClaim
+		for i := range w.policy.SocketNamespaces {
+			n := &w.policy.SocketNamespaces[i]
+			if n.Device != device {
+				continue
+			}
+			var ports Set
+			for j := range n.Bind {
+				r := &n.Bind[j]
+				if r.Action == model.Allow && len(r.Local) == 0 && len(r.Ports) > 0 && (len(r.Protocols) == 0 || slices.Contains(r.Protocols, proto)) {
+					ports = ports.Union(portsOf(r))
+				}
+			}
+			for _, p := range ports {
+				wide = append(wide, portClaim{p, n.Name})
+				if len(n.Addresses) == 0 {
+					narrow = append(narrow, portClaim{p, n.Name})
+				}
+			}
+		}
+		found[breadth{proto, false}], found[breadth{proto, true}] = sweep(narrow), sweep(wide)
+	}
+	return found
+}
+
+// portClaim is a range of ports of a namespace; those of one don't overlap.
+type portClaim struct {
+	ports Range
+	owner string
+}
+
+// sweep finds out which ports have one owner.
+func sweep(list []portClaim) *claims {
+	type event struct {
+		at    uint64
+		owner string
+		opens bool
+	}
+	var events []event
+	c := &claims{only: make(map[string]Set)}
+	var ranges []Range
+	for _, p := range list {
+		ranges = append(ranges, p.ports)
+		events = append(events, event{p.ports.First.Lo, p.owner, true}, event{p.ports.Last.Lo + 1, p.owner, false})
+	}
+	c.all = setOf(ranges...)
+	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	open := make(map[string]bool)
+	for i, e := range events {
+		if e.opens {
+			open[e.owner] = true
+		} else {
+			delete(open, e.owner)
+		}
+		if i+1 == len(events) || events[i+1].at == e.at || len(open) != 1 {
+			continue
+		}
+		for owner := range open {
+			c.only[owner] = c.only[owner].append(numbers(int(e.at), int(events[i+1].at)-1))
+		}
+	}
+	return c
+}

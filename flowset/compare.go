@@ -96,10 +96,10 @@ func (c *comparison) differences(s subject, h model.Hook) (*universe, []Labeled)
 	if h == model.Bind {
 		found = c.nameErrors(s, found)
 	}
-	possible := c.possible(s, u)
+	possible, bindable := c.possible(s, u), c.bindable(s)
 	kept := found[:0]
 	for _, b := range found {
-		if prune(&b.Box, h, possible) {
+		if prune(&b.Box, h, possible, bindable) {
 			kept = append(kept, b)
 		}
 	}

@@ -29,9 +29,29 @@ func (c *comparison) possible(s subject, u *universe) Set {
 	return set.Union(u.all().Minus(Set{numbers(0, classNamed-1)}))
 }
 
+// bindable returns the local addresses that a subject's sockets may have by
+// either policy, on some port. On others the bind is refused by both, and what
+// connect and accept would say makes no difference.
+func (c *comparison) bindable(s subject) Set {
+	set := unknown.Union(picked)
+	for _, w := range [...]*world{c.a, c.b} {
+		n := w.resident(s.name, s.device)
+		if allowing(n) {
+			return allLocal
+		}
+		set = set.Union(own(n))
+		for i := range n.Bind {
+			if r := &n.Bind[i]; r.Action == model.Allow && len(r.Local) > 0 {
+				set = set.Union((&list{world: w, n: n}).local(r))
+			}
+		}
+	}
+	return set
+}
+
 // prune takes points out of a box that no flow has, as long as what is left is
 // a box; it returns false if nothing is left.
-func prune(b *Box, h model.Hook, classes Set) bool {
+func prune(b *Box, h model.Hook, classes, bindable Set) bool {
 	icmp := protocolSet(func(p model.Protocol) bool { return p == model.ICMP })
 	if b[dimPort].Intersect(port0).Empty() { // which stands for no port
 		b[dimProtocol] = b[dimProtocol].Minus(icmp)
@@ -42,6 +62,7 @@ func prune(b *Box, h model.Hook, classes Set) bool {
 	if b[dimProtocol].Intersect(icmp).Empty() {
 		b[dimPort] = b[dimPort].Minus(port0)
 	}
+	b[dimLocal] = b[dimLocal].Intersect(bindable)
 	elsewhere := Set{numbers(classElsewhere, classElsewhere)}
 	b[dimPeer] = b[dimPeer].Intersect(classes)
 	if b[dimPeer].Intersect(elsewhere).Empty() {

@@ -29,7 +29,7 @@ type Change struct {
 // some flow is decided differently by a hook. A policy in audit refuses nothing.
 func Compare(a, b *model.Policy) []Change {
 	c := newComparison(a, b)
-	var list []Change
+	list := []Change{} // not nil: it was compared
 	places := make(map[string]int)
 	for _, s := range c.subjects() {
 		for _, h := range model.Hooks {

@@ -65,7 +65,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 			if err != nil {
 				return err
 			}
-			if err := c.printPlan(plan, refused, revoke); err != nil {
+			if err := c.printPlan(plan, alongside{refused: refused, revoke: revoke}); err != nil {
 				return err
 			}
 			if plan.Changes() {

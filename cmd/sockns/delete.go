@@ -32,7 +32,7 @@ back.`,
 			if err != nil {
 				return err
 			}
-			if err := c.printPlan(plan, nil, false); err != nil {
+			if err := c.printPlan(plan, alongside{}); err != nil {
 				return err
 			}
 			if !plan.Changes() {

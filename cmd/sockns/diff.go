@@ -11,20 +11,43 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/flowset"
 	"github.com/sockns/sockns/nft"
 )
 
 func (c *cli) diffCommand() *cobra.Command {
 	var files []string
+	var semantic bool
 	cmd := &cobra.Command{
-		Use:   "diff -f PATH...",
-		Short: "Unified diff of the kernel's tables against the compiled ones",
+		Use:   "diff -f PATH... | diff --semantic OLD NEW",
+		Short: "Unified diff of the kernel's tables against the compiled ones, or two policies by what they mean",
 		Long: `Diff prints how the tables in the kernel differ from what the policy compiles
-to, as a unified diff of nft text. The exit status is 0 if they are the same, 1
-if they differ, and 2 on an error.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			same, err := c.diff(files)
+to, as a unified diff of nft text.
+
+With --semantic it compares two policies, files or directories, by what they
+mean: which flows become allowed (+) or refused (-), or get another errno (~).
+What reads differently and means the same prints nothing. No privilege is needed.
+
+The exit status is 0 if they are the same, 1 if they differ, and 2 on an error.`,
+		Example: `  sockns diff -f policy.yaml
+  sockns diff --semantic /etc/sockns policy.yaml`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case semantic && (len(args) != 2 || len(files) > 0):
+				return exitStatus{code: 2, err: fmt.Errorf("--semantic compares two policies: name the old one and the new one, files or directories")}
+			case !semantic && len(args) > 0:
+				return exitStatus{code: 2, err: fmt.Errorf("%q: name the policy with -f, or compare two with --semantic", args[0])}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			var same bool
+			var err error
+			if semantic {
+				same, err = c.diffSemantic(args[0], args[1])
+			} else {
+				same, err = c.diff(files)
+			}
 			switch {
 			case err != nil:
 				return exitStatus{code: 2, err: quiet(err)}
@@ -35,7 +58,41 @@ if they differ, and 2 on an error.`,
 		},
 	}
 	fileFlag(cmd, &files)
+	cmd.Flags().BoolVar(&semantic, "semantic", false, "compare what two policies mean")
 	return cmd
+}
+
+func (c *cli) diffSemantic(before, after string) (same bool, err error) {
+	first, err := c.load([]string{before})
+	if err != nil {
+		return false, err
+	}
+	last, err := c.load([]string{after})
+	if err != nil {
+		return false, err
+	}
+	changes := flowset.Compare(first.Policy, last.Policy)
+	if c.output == "json" {
+		return len(changes) == 0, c.json(changes)
+	}
+	c.printFlows(changes, "")
+	return len(changes) == 0, nil
+}
+
+// printFlows prints what becomes of flows, one line for each set of them.
+func (c *cli) printFlows(changes []flowset.Change, indent string) {
+	for _, change := range changes {
+		sign := change.Sign()
+		switch sign {
+		case "+":
+			sign = c.green(sign)
+		case "-":
+			sign = c.red(sign)
+		default:
+			sign = c.yellow(sign)
+		}
+		fmt.Fprintf(c.out, "%s%s %s\n", indent, sign, change)
+	}
 }
 
 // quiet drops an error whose message was printed.

@@ -8,11 +8,12 @@ import (
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/flowset"
 )
 
 func (c *cli) planCommand() *cobra.Command {
 	var files []string
-	var out string
+	var out, from string
 	var detailed bool
 	cmd := &cobra.Command{
 		Use:   "plan -f PATH...",
@@ -21,6 +22,10 @@ func (c *cli) planCommand() *cobra.Command {
 change: + is added, ~ changed, - removed. Below it stands what differs from
 what was asked: errors that packets can't give, members that don't exist.
 
+With --from it says too which flows become allowed (+) or refused (-), or get
+another errno (~), compared with another policy: the one that was applied last,
+from version control for example. What means the same is not listed.
+
 With --detailed-exitcode the exit status is 0 if nothing would change, 2 if
 something would, and 1 on an error.`,
 		Args: cobra.NoArgs,
@@ -28,6 +33,14 @@ something would, and 1 on an error.`,
 			loaded, err := c.load(files)
 			if err != nil {
 				return err
+			}
+			var flows []flowset.Change
+			if from != "" {
+				before, err := c.load([]string{from})
+				if err != nil {
+					return err
+				}
+				flows = flowset.Compare(before.Policy, loaded.Policy)
 			}
 			host, err := controller.OpenHost()
 			if err != nil {
@@ -42,7 +55,7 @@ something would, and 1 on an error.`,
 			if err != nil {
 				return err
 			}
-			if err := c.printPlan(plan, refused, false); err != nil {
+			if err := c.printPlan(plan, alongside{refused: refused, flows: flows}); err != nil {
 				return err
 			}
 			if out != "" {
@@ -58,6 +71,7 @@ something would, and 1 on an error.`,
 		},
 	}
 	fileFlag(cmd, &files)
+	cmd.Flags().StringVar(&from, "from", "", "policy `file` or directory to compare flows with")
 	cmd.Flags().StringVar(&out, "out", "", "save the plan to this `file`, for apply")
 	cmd.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 if something would change")
 	return cmd
@@ -82,6 +96,7 @@ type planJSON struct {
 	Notes    []noteJSON       `json:"notes"`
 	// Refused are the open connections that could not be made again.
 	Refused []connectionJSON `json:"refusedConnections"`
+	Flows   []flowset.Change `json:"flows,omitzero"` // with --from
 }
 
 type planSyscallsJSON struct {
@@ -103,11 +118,27 @@ type noteJSON struct {
 	Text      string `json:"text"`
 }
 
-func (c *cli) printPlan(plan *controller.Plan, refused []controller.Connection, revoke bool) error {
+// alongside is what is printed with a plan.
+type alongside struct {
+	refused []controller.Connection // open connections that the policy refuses
+	revoke  bool                    // they will be closed
+	flows   []flowset.Change        // that change; nil if they were not compared
+}
+
+func (c *cli) printPlan(plan *controller.Plan, with alongside) error {
 	if c.output == "json" {
-		return c.json(planToJSON(plan, refused))
+		j := planToJSON(plan, with.refused)
+		j.Flows = with.flows
+		return c.json(j)
 	}
 	c.printSteps(plan)
+	if with.flows != nil {
+		fmt.Fprintln(c.out, c.bold("flows"))
+		c.printFlows(with.flows, "  ")
+		if len(with.flows) == 0 {
+			fmt.Fprintln(c.out, "  none is decided differently")
+		}
+	}
 	if plan.Policy != nil && !plan.Calls.Support.OK() {
 		fmt.Fprintf(c.out, "%s bind(2) and connect(2) are not answered by the kernel itself, packets enforce alone: %s\n", c.yellow("note:"), plan.Calls.Support.Why)
 	}
@@ -118,7 +149,7 @@ func (c *cli) printPlan(plan *controller.Plan, refused []controller.Connection, 
 		}
 		fmt.Fprintf(c.out, "%s %s%s (%s)\n", c.yellow("note:"), where, n.Text, n.Pos)
 	}
-	c.printRefused(refused, revoke)
+	c.printRefused(with.refused, with.revoke)
 	return nil
 }
 

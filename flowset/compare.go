@@ -11,6 +11,7 @@ type comparison struct {
 	a, b *world
 	// The claims on ports, by device namespace.
 	claimsA, claimsB map[string]map[breadth]*claims
+	shifts           map[string]map[breadth]shift
 	counts           map[string]counts
 }
 
@@ -25,6 +26,7 @@ func newComparison(a, b *model.Policy) *comparison {
 	c := &comparison{
 		a: newWorld(a), b: newWorld(b), counts: make(map[string]counts),
 		claimsA: make(map[string]map[breadth]*claims), claimsB: make(map[string]map[breadth]*claims),
+		shifts: make(map[string]map[breadth]shift),
 	}
 	for _, s := range c.subjects() {
 		n := c.counts[s.device]
@@ -39,6 +41,11 @@ func newComparison(a, b *model.Policy) *comparison {
 		c.counts[s.device] = n
 		if c.claimsA[s.device] == nil {
 			c.claimsA[s.device], c.claimsB[s.device] = c.a.claimed(s.device), c.b.claimed(s.device)
+			c.shifts[s.device] = make(map[breadth]shift)
+			for at, a := range c.claimsA[s.device] {
+				b := c.claimsB[s.device][at]
+				c.shifts[s.device][at] = shift{b.all.Minus(a.all), a.all.Minus(b.all)}
+			}
 		}
 	}
 	return c
@@ -133,27 +140,60 @@ func (c *comparison) nameErrors(s subject, boxes []Labeled) []Labeled {
 				out = appendNamed(out, piece, p, nil, nil)
 			}
 			for _, proto := range [...]model.Protocol{model.TCP, model.UDP} {
-				one := protocolSet(func(q model.Protocol) bool { return q == proto }).Intersect(b.Box[dimProtocol])
-				if one.Empty() {
-					continue
+				piece.Box[dimProtocol] = protocolSet(func(q model.Protocol) bool { return q == proto }).Intersect(b.Box[dimProtocol])
+				if !piece.Box[dimProtocol].Empty() {
+					out = c.appendTaken(out, piece, p, s, proto)
 				}
-				piece.Box[dimProtocol] = one
-				out = appendNamed(out, piece, p, c.taken(c.a, c.claimsA, s, proto, part), c.taken(c.b, c.claimsB, s, proto, part))
 			}
 		}
 	}
 	return out
 }
 
-// taken returns the ports that others of the device namespace may bind at a
-// part of the local addresses: the wildcard, loopback, or neither.
-func (c *comparison) taken(w *world, claims map[string]map[breadth]*claims, s subject, proto model.Protocol, local Set) Set {
-	wide := local.Intersect(loopback).Equal(local)
+// appendTaken appends the parts of a box of one protocol and one part of the
+// local addresses: the wildcard, loopback, or neither.
+func (c *comparison) appendTaken(out []Labeled, b Labeled, p pair, s subject, proto model.Protocol) []Labeled {
+	local := b.Box[dimLocal]
+	atA, atB := c.breadth(c.a, s, proto, local), c.breadth(c.b, s, proto, local)
+	if p.a == p.b { // only what moves matters, which is little
+		moved := c.shift(s, atA, atB)
+		ports := b.Box[dimPort]
+		for _, part := range []struct {
+			ports Set
+			pair
+		}{
+			{ports.Intersect(moved.gain), pair{labelOf(model.EACCES), labelOf(model.EADDRINUSE)}},
+			{ports.Intersect(moved.loss), pair{labelOf(model.EADDRINUSE), labelOf(model.EACCES)}},
+		} {
+			if b.Box[dimPort], b.Label = part.ports, part.label(); !part.ports.Empty() {
+				out = append(out, b)
+			}
+		}
+		return out
+	}
+	return appendNamed(out, b, p, c.claimsA[s.device][atA].but(s.name), c.claimsB[s.device][atB].but(s.name))
+}
+
+// breadth says whose claims count at a part of the local addresses.
+func (c *comparison) breadth(w *world, s subject, proto model.Protocol, local Set) breadth {
+	wide := loopback.Covers(local)
 	if local.Equal(unknown) {
 		n := w.resident(s.name, s.device)
 		wide = n != nil && len(n.Addresses) == 0
 	}
-	return claims[s.device][breadth{proto, wide}].but(s.name)
+	return breadth{proto, wide}
+}
+
+// shift returns how the ports move that others than a subject may bind.
+func (c *comparison) shift(s subject, atA, atB breadth) shift {
+	a, b := c.claimsA[s.device][atA], c.claimsB[s.device][atB]
+	mineA, mineB := a.only[s.name], b.only[s.name]
+	if atA == atB && mineA.Equal(mineB) {
+		all := c.shifts[s.device][atA]
+		return shift{all.gain.Minus(mineA), all.loss.Minus(mineA)}
+	}
+	takenA, takenB := a.but(s.name), b.but(s.name)
+	return shift{takenB.Minus(takenA), takenA.Minus(takenB)}
 }
 
 // appendNamed appends the parts of a box in which the answers differ once an
@@ -187,8 +227,8 @@ func named(label int, ports, taken Set) []namedPorts {
 // claimsMoved reports whether the ports that others may bind are not the same
 // in both policies, or count elsewhere.
 func (c *comparison) claimsMoved(s subject) bool {
-	for at, a := range c.claimsA[s.device] {
-		if !a.but(s.name).Equal(c.claimsB[s.device][at].but(s.name)) {
+	for at := range c.claimsA[s.device] {
+		if moved := c.shift(s, at, at); !moved.gain.Empty() || !moved.loss.Empty() {
 			return true
 		}
 	}

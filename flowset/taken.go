@@ -14,8 +14,11 @@ type claims struct {
 	only map[string]Set // that one namespace alone may bind, by its name
 }
 
-// by returns the ports that others than a namespace may bind.
+// but returns the ports that others than a namespace may bind.
 func (c *claims) but(name string) Set { return c.all.Minus(c.only[name]) }
+
+// shift is how the ports that others may bind move from one policy to another.
+type shift struct{ gain, loss Set }
 
 // breadth says which namespaces' claims count: those without addresses of
 // their own everywhere, the others on loopback and to wildcards.

@@ -1,0 +1,75 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sockns/sockns/explain"
+	"github.com/sockns/sockns/flowset"
+	"github.com/sockns/sockns/model"
+)
+
+// withBinds returns the text of a policy of n namespaces, all different, each
+// with a port of its own to bind.
+func withBinds(n int) string {
+	var b strings.Builder
+	port := 1024
+	for _, line := range strings.SplitAfter(policyText(n, n), "\n") {
+		if strings.HasPrefix(line, "    connect:") {
+			fmt.Fprintf(&b, "    bind: [{protocol: tcp, ports: %d}]\n", port)
+			port = 1024 + (port-1023)%60000
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// edited returns the text with the first many of what was replaced.
+func edited(text, old, new string, many int) string { return strings.Replace(text, old, new, many) }
+
+// BenchmarkExplain answers one question about a policy that is loaded; the
+// listener is the last namespace.
+func BenchmarkExplain(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("%d", n), func(b *testing.B) {
+			p := parsePolicy(b, withBinds(n))
+			words := fmt.Sprintf("n00000 connect n%05d tcp/9000", n-1)
+			for b.Loop() {
+				q, err := p.ParseQuestion(words)
+				if err != nil {
+					b.Fatal(err)
+				}
+				explain.Explain(p, q)
+			}
+		})
+	}
+}
+
+// BenchmarkCompare compares a policy by meaning with itself, with a copy in
+// which ten rules differ, with one that has a bind rule more, which gives all
+// others another errno at its port, and with one in which every namespace
+// differs.
+func BenchmarkCompare(b *testing.B) {
+	for _, n := range sizes {
+		text := withBinds(n)
+		p := parsePolicy(b, text)
+		for _, k := range []struct {
+			name string
+			with *model.Policy
+		}{
+			{"same", parsePolicy(b, text)},
+			{"ten-rules", parsePolicy(b, edited(text, `ports: "8000-8080"`, `ports: "8000-8081"`, 10))},
+			{"a-bind", parsePolicy(b, edited(text, "bind: [{protocol: tcp, ports: 1024}]", "bind: [{protocol: tcp, ports: [1024, 80]}]", 1))},
+			{"every-namespace", parsePolicy(b, edited(text, `ports: "8000-8080"`, `ports: "8000-8081"`, -1))},
+		} {
+			b.Run(fmt.Sprintf("%d/%s", n, k.name), func(b *testing.B) {
+				changes := 0
+				for b.Loop() {
+					changes = len(flowset.Compare(p, k.with))
+				}
+				b.ReportMetric(float64(changes), "changes")
+			})
+		}
+	}
+}

@@ -73,15 +73,20 @@ func (c *client) try(tries []try) ([]string, error) {
 		}
 	}
 	for len(waiting) > 0 {
-		collect(epoll, waiting, outcomes, 10)
 		now := time.Now()
+		next := now.Add(patience)
 		for fd, a := range waiting {
-			if now.After(a.until) {
-				outcomes[a.index] = Silence
-				delete(waiting, fd)
-				reset(fd)
+			if now.Before(a.until) {
+				if a.until.Before(next) {
+					next = a.until
+				}
+				continue
 			}
+			outcomes[a.index] = Silence
+			delete(waiting, fd)
+			reset(fd)
 		}
+		collect(epoll, waiting, outcomes, int(next.Sub(now).Milliseconds())+1)
 	}
 	return outcomes, nil
 }

@@ -141,7 +141,7 @@ func (j *Judge) calls(f Flow, m model.Flow, n *model.SocketNamespace) Seen {
 // unknown reports whether a call can't tell which rule decides, because the
 // kernel has yet to pick the local address that one of them names.
 func (j *Judge) unknown(f Flow, m model.Flow, n *model.SocketNamespace) bool {
-	if f.Bind.Addr().IsValid() || f.Near() || contains(n.Addresses, m.From.Picked) {
+	if f.Bind.Addr().IsValid() || f.Near() || m.From.Picked == ownSource(n, f.To.Addr().Is4()) {
 		return false
 	}
 	return slices.ContainsFunc(n.Connect, func(r model.Rule) bool { return len(r.Local) > 0 })

@@ -38,6 +38,10 @@ SEED ?= 0
 conform: tools ## FLOWS random decisions on the kernel against the model (root; SEED repeats a run)
 	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./conform -run TestKernelDoesWhatThePolicySays -v -count=1 -timeout 3h -flows $(FLOWS) -seed $(SEED)
 
+.PHONY: mutants
+mutants: tools ## faults put into a copy of the compiler, and which test finds each (root)
+	$(GO) run ./conform/mutants
+
 .PHONY: lint
 lint: ## golangci-lint with .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...

@@ -19,6 +19,7 @@ import (
 var (
 	flows    = flag.Int("flows", 24000, "decisions to make on the kernel, at least")
 	seed     = flag.Uint64("seed", 0, "what is drawn; 0: another each time")
+	shrink   = flag.Bool("shrink", true, "look for the least policy that shows a disagreement")
 	parallel = flag.Int("machines", 4, "machines at the same time")
 )
 
@@ -76,7 +77,7 @@ func play(t *testing.T, index int, total *total, failed *atomic.Bool) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
-		d, err := Round{Seed: *seed, Index: index}.Play(total.add)
+		d, err := Round{Seed: *seed, Index: index, Shrink: *shrink}.Play(total.add)
 		if err != nil {
 			failed.Store(true)
 			t.Errorf("round %d of seed %d: %v", index, *seed, err)

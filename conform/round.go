@@ -23,7 +23,8 @@ const (
 type Round struct {
 	Seed  uint64
 	Index int
-	Flows int // under each policy; 0: flowsOfEach
+	// Shrink looks for the least policy that shows a disagreement.
+	Shrink bool
 }
 
 // Tally is what rounds have come to.
@@ -54,7 +55,7 @@ func (r Round) Play(count func(Tally)) (*Disagreement, error) {
 		return nil, err
 	}
 	d, err := r.play(m, random, count)
-	if err == nil && d != nil {
+	if err == nil && d != nil && r.Shrink {
 		d.shrink(m)
 	}
 	if closed := m.Close(); err == nil {
@@ -64,10 +65,7 @@ func (r Round) Play(count func(Tally)) (*Disagreement, error) {
 }
 
 func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagreement, error) {
-	w, flows := m.World, r.Flows
-	if flows == 0 {
-		flows = flowsOfEach
-	}
+	w := m.World
 	drawn := modeltest.YAML(w.Options())
 	for range policiesEach {
 		text := drawn.Example(int(random.Uint32()))
@@ -79,7 +77,7 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 			return nil, fmt.Errorf("%w\n%s", err, text)
 		}
 		aim := NewAim(&Judge{World: w, Policy: p, Calls: m.Calls}, []model.Protocol{model.TCP, model.UDP}, true)
-		d, err := hold(m, aim, draw(aim, random, flows), count)
+		d, err := hold(m, aim, draw(aim, random, flowsOfEach), count)
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +157,8 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 			}
 			tally.Seen[kind(said)]++
 			if first != nil {
+				tally.Decisions = i + 1
+				count(tally)
 				return first, nil
 			}
 		}

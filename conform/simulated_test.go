@@ -52,11 +52,11 @@ func simulatePackets(t *rapid.T) {
 			}
 		}
 	})
-	for range flowsEach {
+	for i := range flowsEach {
 		f := aim.Draw(r.IntN)
 		told, refused = 0, 0
 		if got, want := s.Connect(f, judge.Source(f)), judge.Packets(f); !slices.Contains(want.Outcomes, got) {
-			t.Fatalf("%s: %s, want %v\n%s\n%s\n%s", f, got, want.Outcomes, text, explainDecision(judge, f), traceOf(w, program, f, judge))
+			t.Fatalf("flow %d: %s: %s, want %v\n%s\n%s\n%s", i, f, got, want.Outcomes, text, explainDecision(judge, f), traceOf(w, program, f, judge))
 		}
 		if told != refused {
 			t.Fatalf("%s: %d refusals, %d told\n%s\n%s", f, refused, told, text, traceOf(w, program, f, judge))

@@ -1,0 +1,112 @@
+// Command mutants puts deliberate faults into the compiler, one at a time and
+// in a copy only, and says which test finds each and after how many flows.
+// It exits with 1 if one is not found. It is started at the root of the module.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var (
+	only    = flag.String("only", "", "only faults whose description has this in it")
+	packets = flag.Bool("packets", false, "only those that need no root")
+)
+
+func main() {
+	flag.Parse()
+	fmt.Println("| fault | in | found by | after flows |\n| --- | --- | --- | --- |")
+	missed := 0
+	for _, m := range mutants {
+		if !strings.Contains(m.fault, *only) || *packets && m.kernel {
+			continue
+		}
+		after, err := m.try()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", m.fault, err)
+			missed++
+			continue
+		}
+		by := "simulation"
+		if m.kernel {
+			by = "kernel"
+		}
+		fmt.Printf("| %s | %s | %s | %d |\n", m.fault, m.file, by, after)
+	}
+	if missed > 0 {
+		fmt.Fprintln(os.Stderr, missed, "faults were not found")
+		os.Exit(1)
+	}
+}
+
+// try compiles the fault into the tests of package conform and returns after
+// how many flows they find it.
+func (m mutant) try() (after int, err error) {
+	path, err := filepath.Abs(filepath.Join("compiler", m.file))
+	if err != nil {
+		return 0, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	if n := strings.Count(string(text), m.old); n != 1 {
+		return 0, fmt.Errorf("%s has the text to change %d times, want once:\n%s", m.file, n, m.old)
+	}
+	dir, err := os.MkdirTemp("", "sockns-mutant")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
+		return 0, err
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		return 0, err
+	}
+	args := []string{"test", "-overlay", overlay, "-count=1", "./conform"}
+	if m.kernel {
+		args = append(args, "-run=TestKernelDoesWhatThePolicySays", "-v", "-flows=120000", "-machines=2", "-shrink=false")
+	} else {
+		args = append(args, "-run=TestPacketsDoWhatThePolicySays", "-rapid.checks=5000", "-rapid.shrinktime=1ns", "-rapid.nofailfile")
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
+	if err == nil {
+		return 0, fmt.Errorf("not found:\n%s", out)
+	}
+	return flows(string(out))
+}
+
+var (
+	// What rapid says, and the number of the flow under the last policy.
+	drawn   = regexp.MustCompile(`\[rapid\] (?:failed|panic) after (\d+) tests: (?:flow (\d+):)?`)
+	decided = regexp.MustCompile(`(\d+) of \d+ decisions`)
+)
+
+// flowsEach is what the simulation tries under each policy.
+const flowsEach = 200
+
+// flows reads from the output of a failed test how many flows it tried.
+func flows(out string) (int, error) {
+	if m := drawn.FindStringSubmatch(out); m != nil {
+		policies, _ := strconv.Atoi(m[1])
+		last, _ := strconv.Atoi(m[2])
+		return policies*flowsEach + last + 1, nil
+	}
+	if m := decided.FindAllStringSubmatch(out, -1); m != nil && strings.Contains(out, ", want ") {
+		return strconv.Atoi(m[len(m)-1][1])
+	}
+	return 0, fmt.Errorf("the test failed in another way:\n%s", out)
+}

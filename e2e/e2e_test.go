@@ -193,6 +193,9 @@ func (w *world) step(words []string) string {
 				addr = append(addr, "nodad")
 			}
 			w.must("ip", addr...)
+			// No link-local address: it would come a while later, and be one
+			// more local address than an apply has seen.
+			w.must("ip", "-n", w.netns(end[0]), "link", "set", end[2], "addrgenmode", "none")
 			w.must("ip", "-n", w.netns(end[0]), "link", "set", end[2], "up")
 		}
 	case "cgroup", "mkcgroup":

@@ -17,6 +17,8 @@ type Facts struct {
 	Instance uint64
 	// Syscalls says that the syscall tier answers bind(2) and connect(2).
 	Syscalls bool
+	// Steers says that it steers TCP listeners (syscalls.Cast).
+	Steers bool
 }
 
 // DeviceFacts is what the compiler knows of one device namespace.

@@ -38,7 +38,7 @@ func notes(p *model.Policy, f Facts) []Note {
 			}
 		}
 		if f.Syscalls {
-			if text := wildcardNote(n); text != "" {
+			if text := wildcardNote(n, f.Steers); text != "" {
 				out = append(out, Note{Pos: n.Pos, Namespace: n.Name, Text: text})
 			}
 		} else if len(n.Bind) > 0 || n.Default.Bind != nil || len(n.Addresses) > 0 {
@@ -66,10 +66,15 @@ func ruleNote(r *model.Rule, calls bool) string {
 }
 
 // wildcardNote says what a wildcard bind means in a namespace with addresses,
-// where the syscall tier gives it the namespace's own.
-func wildcardNote(n *model.SocketNamespace) string {
+// where the syscall tier gives it the namespace's own. steers says that TCP
+// listeners are steered: then each serves all that it asked for.
+func wildcardNote(n *model.SocketNamespace, steers bool) string {
 	if len(n.Addresses) == 0 || n.Mode == model.Audit {
 		return ""
+	}
+	who := "a wildcard bind"
+	if steers {
+		who = "a wildcard bind of UDP"
 	}
 	flags := addressFlags(n)
 	four, six := flags&syscalls.OneAddress4 != 0, flags&syscalls.OneAddress6 != 0
@@ -77,11 +82,11 @@ func wildcardNote(n *model.SocketNamespace) string {
 	const stays = " stays one: it serves all addresses of the namespace, and keeps its port from the other namespaces of the device namespace"
 	switch {
 	case four && none6, six && none4:
-		return "a wildcard bind gets the namespace's address, and is not reached on loopback"
+		return who + " gets the namespace's address, and is not reached on loopback"
 	case four && six:
-		return "a wildcard bind of one family gets the namespace's address, and is not reached on loopback; one of both families ([::] without IPV6_V6ONLY)" + stays
+		return who + " for one family gets the namespace's address, and is not reached on loopback; one for both families ([::] without IPV6_V6ONLY)" + stays
 	default:
-		return "the namespace has several addresses of a family: a wildcard bind" + stays
+		return "the namespace has several addresses of a family: " + who + stays
 	}
 }
 

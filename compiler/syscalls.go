@@ -60,8 +60,9 @@ func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, i
 	if len(spaces) == 0 {
 		return
 	}
+	owners := firstOwners(spaces, ids)
 	for _, a := range facts.Locals {
-		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a)})
+		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a), Owner: owners[a]})
 	}
 	taken := c.spans(takenPorts(c.policy, name, ""))
 	for _, s := range spaces {
@@ -80,6 +81,23 @@ func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, i
 			c.prog.Members = append(c.prog.Members, member)
 		}
 	}
+}
+
+// firstOwners returns which space, of those that have members, lists an
+// address first. Prefixes and ranges don't count.
+func firstOwners(spaces []*space, ids map[string]uint32) map[netip.Addr]uint32 {
+	owners := make(map[netip.Addr]uint32)
+	for _, s := range spaces {
+		if len(s.members) == 0 {
+			continue
+		}
+		for _, a := range s.source.Addresses {
+			if _, taken := owners[a.First]; a.First == a.Last && !taken {
+				owners[a.First] = ids[s.name]
+			}
+		}
+	}
+	return owners
 }
 
 // lists returns the index of a namespace's policy, one that is there already

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
@@ -19,6 +20,8 @@ type CallPlan struct {
 	Change bool
 	// Install says that the programs do not run, or not all of them.
 	Install bool
+	// Steered are the network namespaces in which listeners are steered.
+	Steered []syscalls.Netns
 }
 
 // callSupport asks the kernel once.
@@ -46,8 +49,11 @@ func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]
 		}
 		return plan, nil
 	}
-	f.Syscalls = true
+	f.Syscalls, f.Steers = true, plan.Support.Variant == syscalls.Cast
 	for name, dev := range devices {
+		if slices.ContainsFunc(p.SocketNamespaces, func(n model.SocketNamespace) bool { return n.Device == name }) {
+			plan.Steered = append(plan.Steered, syscalls.Netns{Cookie: dev.ns.Identity().Cookie, FD: dev.ns.FD()})
+		}
 		df := f.Devices[name]
 		df.Cookie = dev.ns.Identity().Cookie
 		var err error
@@ -76,7 +82,7 @@ func (h *Host) compareCalls(plan *CallPlan) error {
 	if err != nil {
 		return fmt.Errorf("syscall tier: %w", err)
 	}
-	plan.Change = !same
+	plan.Change = !same || !t.Steers(plan.Steered)
 	return nil
 }
 
@@ -92,6 +98,9 @@ func (h *Host) readyCalls(p *Plan) error {
 		h.tier, err = syscalls.Install(h.Instance(), h.Cgroups.Mount(), h.support)
 	} else {
 		h.tier, err = syscalls.Open(h.Instance())
+	}
+	if err == nil {
+		err = h.tier.Steer(p.Calls.Steered)
 	}
 	if err == nil {
 		err = h.tier.Prepare(p.Calls.Program)

@@ -64,9 +64,9 @@ func calls() Feature {
 	f.OK, f.Detail = support.OK(), support.Why
 	switch support.Variant {
 	case syscalls.Cast:
-		f.Detail = "variant cast: sockets of any age"
+		f.Detail = "variant cast: sockets of any age, and TCP listeners are steered"
 	case syscalls.Stamp:
-		f.Detail = "variant stamp: only sockets that are made after the programs are installed"
+		f.Detail = "variant stamp: only sockets that are made after the programs are installed; listeners are not steered"
 	}
 	return f
 }

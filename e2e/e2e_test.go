@@ -11,7 +11,7 @@
 //	listen CGROUP[@NETNS] tcp|udp ADDR:PORT
 //	http CGROUP[@NETNS] ADDR          a Go server with its default listener
 //	start CGROUP[@NETNS] COMMAND...   any server; it runs until the end
-//	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 5 s
+//	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 30 s
 //	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
 //	rmcgroup NAME, mkcgroup NAME
 //	tables N                          nft lists that many tables in all netns together
@@ -136,7 +136,7 @@ func (w *world) removeTree(dir string) {
 	})
 	for i := len(dirs) - 1; i >= 0; i-- {
 		err := os.Remove(dirs[i])
-		for end := time.Now().Add(5 * time.Second); err != nil && !errors.Is(err, os.ErrNotExist) && time.Now().Before(end); err = os.Remove(dirs[i]) {
+		for end := time.Now().Add(30 * time.Second); err != nil && !errors.Is(err, os.ErrNotExist) && time.Now().Before(end); err = os.Remove(dirs[i]) {
 			time.Sleep(5 * time.Millisecond) // killed processes are leaving
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -253,7 +253,7 @@ func (w *world) step(words []string) string {
 	case "ask":
 		dir, ns, _ := w.place(args[0])
 		var said string
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			out, err := exec.Command(w.bin+"/actor", append([]string{"exec", dir, ns}, args[1:]...)...).CombinedOutput()
 			said = strings.TrimSpace(string(out))
 			if err == nil {

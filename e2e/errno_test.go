@@ -24,7 +24,7 @@ type attempt struct {
 }
 
 // TestErrnos holds what system calls return against what the policy means: each
-// errno of each hook, on both families, for TCP, MPTCP and UDP, blocking, not
+// errno of each hook, on both families, for TCP and UDP, blocking, not
 // blocking, and for IPv4 in IPv6 sockets.
 func TestErrnos(t *testing.T) {
 	const base = 2000
@@ -120,14 +120,25 @@ func TestErrnos(t *testing.T) {
 		}
 	}
 	t.Logf("%v", counts)
+	// MPTCP falls back to TCP: docs/limits.md.
+	_, err = os.Stat("/proc/sys/net/mptcp")
+	mptcp := err == nil
+	for _, addr := range []string{"192.0.2.2:2001", "[2001:db8::2]:2001"} {
+		to := netip.MustParseAddrPort(addr)
+		if got := calls.do("connect-mptcp", to); got != "socket EPROTONOSUPPORT" {
+			t.Errorf("MPTCP in a socket namespace: %s", got)
+		}
+		if got := newCaller(w, "-").do("bind-mptcp", netip.AddrPortFrom(to.Addr(), 0)); mptcp && got != "ok" {
+			t.Errorf("MPTCP elsewhere: %s", got)
+		}
+	}
 }
 
 func bindAttempts(ports []uint16) (list []attempt) {
 	for _, port := range ports {
 		for _, addr := range []string{"192.0.2.1", "192.0.2.2", "127.0.0.1", "0.0.0.0", "2001:db8::1", "2001:db8::2", "::1", "::"} {
 			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
-			list = append(list, attempt{model.Bind, "bind-tcp", model.TCP, to}, attempt{model.Bind, "bind-udp", model.UDP, to},
-				attempt{model.Bind, "bind-mptcp", model.TCP, to})
+			list = append(list, attempt{model.Bind, "bind-tcp", model.TCP, to}, attempt{model.Bind, "bind-udp", model.UDP, to})
 			if to.Addr().Is4() && !to.Addr().IsUnspecified() {
 				list = append(list, attempt{model.Bind, "bind-tcp-mapped", model.TCP, to}, attempt{model.Bind, "bind-udp-mapped", model.UDP, to})
 			}
@@ -140,7 +151,7 @@ func connectAttempts(ports []uint16) (list []attempt) {
 	for _, port := range ports {
 		for _, addr := range []string{"192.0.2.2", "2001:db8::2"} {
 			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
-			kinds := []string{"connect-tcp", "connect-tcp-nonblock", "connect-mptcp", "connect-mptcp-nonblock", "connect-udp", "sendto-udp", "sendto-udp-nonblock"}
+			kinds := []string{"connect-tcp", "connect-tcp-nonblock", "connect-udp", "sendto-udp", "sendto-udp-nonblock"}
 			if to.Addr().Is4() {
 				kinds = append(kinds, "connect-tcp-mapped", "connect-tcp-nonblock-mapped", "connect-udp-mapped", "sendto-udp-mapped")
 			}

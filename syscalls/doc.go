@@ -1,6 +1,7 @@
 // Package syscalls is the second tier of enforcement: cgroup-BPF programs that
-// answer bind(2), connect(2) and sendto(2) with the errno of a rule, and give
-// a wildcard bind the socket namespace's own address.
+// answer bind(2), connect(2) and sendto(2) with the errno of a rule, give a
+// wildcard bind the socket namespace's own addresses, and steer connections to
+// the listener of the namespace that accepts them.
 //
 // The programs (program/sockns.bpf.c) know no policy. They are attached once,
 // at the root of the cgroup tree, by links that are pinned in bpffs, and walk

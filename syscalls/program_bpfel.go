@@ -13,9 +13,54 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type programAddr struct {
-	_ structs.HostLayout
-	W [4]uint32
+type programCandidate struct {
+	_     structs.HostLayout
+	Asked struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Identity uint32
+	Hidden   uint32
+}
+
+type programClaim struct {
+	_        structs.HostLayout
+	Time     uint64
+	Identity uint32
+	Pad      uint32
+}
+
+type programClaimKey struct {
+	_     structs.HostLayout
+	Netns uint64
+	Addr  struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Port uint32
+	Pad  uint32
+}
+
+type programClient struct {
+	_        structs.HostLayout
+	Identity uint32
+	Source   uint32
+}
+
+type programClientKey struct {
+	_     structs.HostLayout
+	Netns uint64
+	From  struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	To struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	FromPort uint16
+	ToPort   uint16
+	Pad      uint32
 }
 
 type programDecision struct {
@@ -26,18 +71,32 @@ type programDecision struct {
 	Rule     uint16
 }
 
+type programListener struct {
+	_     structs.HostLayout
+	Netns uint64
+	Asked struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Identity uint32
+	Port     uint16
+	Turn     uint16
+}
+
 type programNote struct {
 	_     structs.HostLayout
 	Flags uint32
-	Asked programAddr
+	Asked struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
 }
 
-type programRewritten struct {
+type programPlace struct {
 	_     structs.HostLayout
 	Netns uint64
-	Addr  programAddr
 	Port  uint32
-	Pad   uint32
+	Index uint32
 }
 
 type programStamp struct {
@@ -63,14 +122,17 @@ type programTally struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	programMapActive              = "active"
+	programMapCandidates          = "candidates"
+	programMapClaims              = "claims"
+	programMapClients             = "clients"
 	programMapDecisions           = "decisions"
 	programMapEntries             = "entries"
+	programMapListeners           = "listeners"
 	programMapLocals              = "locals"
 	programMapMembers             = "members"
 	programMapNotes               = "notes"
 	programMapPolicies            = "policies"
 	programMapReports             = "reports"
-	programMapRewrites            = "rewrites"
 	programMapStamps              = "stamps"
 	programProgSocknsBind4        = "sockns_bind4"
 	programProgSocknsBind6        = "sockns_bind6"
@@ -79,12 +141,15 @@ const (
 	programProgSocknsCreate       = "sockns_create"
 	programProgSocknsGetsockname4 = "sockns_getsockname4"
 	programProgSocknsGetsockname6 = "sockns_getsockname6"
+	programProgSocknsLookup       = "sockns_lookup"
 	programProgSocknsRecvmsg4     = "sockns_recvmsg4"
 	programProgSocknsRecvmsg6     = "sockns_recvmsg6"
 	programProgSocknsSendmsg4     = "sockns_sendmsg4"
 	programProgSocknsSendmsg6     = "sockns_sendmsg6"
+	programProgSocknsSockops      = "sockns_sockops"
 	programVarKnowProcess         = "know_process"
 	programVarNothingYet          = "nothing_yet"
+	programVarOwnNetns            = "own_netns"
 	programVarUseCast             = "use_cast"
 )
 
@@ -137,26 +202,31 @@ type programProgramSpecs struct {
 	SocknsCreate       *ebpf.ProgramSpec `ebpf:"sockns_create"`
 	SocknsGetsockname4 *ebpf.ProgramSpec `ebpf:"sockns_getsockname4"`
 	SocknsGetsockname6 *ebpf.ProgramSpec `ebpf:"sockns_getsockname6"`
+	SocknsLookup       *ebpf.ProgramSpec `ebpf:"sockns_lookup"`
 	SocknsRecvmsg4     *ebpf.ProgramSpec `ebpf:"sockns_recvmsg4"`
 	SocknsRecvmsg6     *ebpf.ProgramSpec `ebpf:"sockns_recvmsg6"`
 	SocknsSendmsg4     *ebpf.ProgramSpec `ebpf:"sockns_sendmsg4"`
 	SocknsSendmsg6     *ebpf.ProgramSpec `ebpf:"sockns_sendmsg6"`
+	SocknsSockops      *ebpf.ProgramSpec `ebpf:"sockns_sockops"`
 }
 
 // programMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type programMapSpecs struct {
-	Active    *ebpf.MapSpec `ebpf:"active"`
-	Decisions *ebpf.MapSpec `ebpf:"decisions"`
-	Entries   *ebpf.MapSpec `ebpf:"entries"`
-	Locals    *ebpf.MapSpec `ebpf:"locals"`
-	Members   *ebpf.MapSpec `ebpf:"members"`
-	Notes     *ebpf.MapSpec `ebpf:"notes"`
-	Policies  *ebpf.MapSpec `ebpf:"policies"`
-	Reports   *ebpf.MapSpec `ebpf:"reports"`
-	Rewrites  *ebpf.MapSpec `ebpf:"rewrites"`
-	Stamps    *ebpf.MapSpec `ebpf:"stamps"`
+	Active     *ebpf.MapSpec `ebpf:"active"`
+	Candidates *ebpf.MapSpec `ebpf:"candidates"`
+	Claims     *ebpf.MapSpec `ebpf:"claims"`
+	Clients    *ebpf.MapSpec `ebpf:"clients"`
+	Decisions  *ebpf.MapSpec `ebpf:"decisions"`
+	Entries    *ebpf.MapSpec `ebpf:"entries"`
+	Listeners  *ebpf.MapSpec `ebpf:"listeners"`
+	Locals     *ebpf.MapSpec `ebpf:"locals"`
+	Members    *ebpf.MapSpec `ebpf:"members"`
+	Notes      *ebpf.MapSpec `ebpf:"notes"`
+	Policies   *ebpf.MapSpec `ebpf:"policies"`
+	Reports    *ebpf.MapSpec `ebpf:"reports"`
+	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
 }
 
 // programVariableSpecs contains global variables before they are loaded into the kernel.
@@ -165,6 +235,7 @@ type programMapSpecs struct {
 type programVariableSpecs struct {
 	KnowProcess *ebpf.VariableSpec `ebpf:"know_process"`
 	NothingYet  *ebpf.VariableSpec `ebpf:"nothing_yet"`
+	OwnNetns    *ebpf.VariableSpec `ebpf:"own_netns"`
 	UseCast     *ebpf.VariableSpec `ebpf:"use_cast"`
 }
 
@@ -188,29 +259,35 @@ func (o *programObjects) Close() error {
 //
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programMaps struct {
-	Active    *ebpf.Map `ebpf:"active"`
-	Decisions *ebpf.Map `ebpf:"decisions"`
-	Entries   *ebpf.Map `ebpf:"entries"`
-	Locals    *ebpf.Map `ebpf:"locals"`
-	Members   *ebpf.Map `ebpf:"members"`
-	Notes     *ebpf.Map `ebpf:"notes"`
-	Policies  *ebpf.Map `ebpf:"policies"`
-	Reports   *ebpf.Map `ebpf:"reports"`
-	Rewrites  *ebpf.Map `ebpf:"rewrites"`
-	Stamps    *ebpf.Map `ebpf:"stamps"`
+	Active     *ebpf.Map `ebpf:"active"`
+	Candidates *ebpf.Map `ebpf:"candidates"`
+	Claims     *ebpf.Map `ebpf:"claims"`
+	Clients    *ebpf.Map `ebpf:"clients"`
+	Decisions  *ebpf.Map `ebpf:"decisions"`
+	Entries    *ebpf.Map `ebpf:"entries"`
+	Listeners  *ebpf.Map `ebpf:"listeners"`
+	Locals     *ebpf.Map `ebpf:"locals"`
+	Members    *ebpf.Map `ebpf:"members"`
+	Notes      *ebpf.Map `ebpf:"notes"`
+	Policies   *ebpf.Map `ebpf:"policies"`
+	Reports    *ebpf.Map `ebpf:"reports"`
+	Stamps     *ebpf.Map `ebpf:"stamps"`
 }
 
 func (m *programMaps) Close() error {
 	return _ProgramClose(
 		m.Active,
+		m.Candidates,
+		m.Claims,
+		m.Clients,
 		m.Decisions,
 		m.Entries,
+		m.Listeners,
 		m.Locals,
 		m.Members,
 		m.Notes,
 		m.Policies,
 		m.Reports,
-		m.Rewrites,
 		m.Stamps,
 	)
 }
@@ -221,6 +298,7 @@ func (m *programMaps) Close() error {
 type programVariables struct {
 	KnowProcess *ebpf.Variable `ebpf:"know_process"`
 	NothingYet  *ebpf.Variable `ebpf:"nothing_yet"`
+	OwnNetns    *ebpf.Variable `ebpf:"own_netns"`
 	UseCast     *ebpf.Variable `ebpf:"use_cast"`
 }
 
@@ -235,10 +313,12 @@ type programPrograms struct {
 	SocknsCreate       *ebpf.Program `ebpf:"sockns_create"`
 	SocknsGetsockname4 *ebpf.Program `ebpf:"sockns_getsockname4"`
 	SocknsGetsockname6 *ebpf.Program `ebpf:"sockns_getsockname6"`
+	SocknsLookup       *ebpf.Program `ebpf:"sockns_lookup"`
 	SocknsRecvmsg4     *ebpf.Program `ebpf:"sockns_recvmsg4"`
 	SocknsRecvmsg6     *ebpf.Program `ebpf:"sockns_recvmsg6"`
 	SocknsSendmsg4     *ebpf.Program `ebpf:"sockns_sendmsg4"`
 	SocknsSendmsg6     *ebpf.Program `ebpf:"sockns_sendmsg6"`
+	SocknsSockops      *ebpf.Program `ebpf:"sockns_sockops"`
 }
 
 func (p *programPrograms) Close() error {
@@ -250,10 +330,12 @@ func (p *programPrograms) Close() error {
 		p.SocknsCreate,
 		p.SocknsGetsockname4,
 		p.SocknsGetsockname6,
+		p.SocknsLookup,
 		p.SocknsRecvmsg4,
 		p.SocknsRecvmsg6,
 		p.SocknsSendmsg4,
 		p.SocknsSendmsg6,
+		p.SocknsSockops,
 	)
 }
 

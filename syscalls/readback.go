@@ -25,8 +25,8 @@ func (t *Tier) Program() (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	for l := range locals {
-		p.Locals = append(p.Locals, Local(l))
+	for l, owner := range locals {
+		p.Locals = append(p.Locals, Local{l.Netns, l.Address, owner})
 	}
 	policies, err := readList[policy](t, "policies")
 	if err != nil {

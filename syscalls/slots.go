@@ -41,6 +41,15 @@ type local struct {
 	Address Address
 }
 
+// localsOf returns the local addresses with their owners.
+func localsOf(p *Program) map[local]uint32 {
+	locals := make(map[local]uint32, len(p.Locals))
+	for _, l := range p.Locals {
+		locals[local{l.Netns, l.Address}] = l.Owner
+	}
+	return locals
+}
+
 func (m Member) wire() member {
 	w := member{Netns: m.Netns, Policy: m.Policy, Identity: m.Identity, Source: m.Source}
 	if m.Audit {
@@ -85,10 +94,7 @@ func (t *Tier) Prepare(p *Program) error {
 	for _, m := range p.Members {
 		members[m.Cgroup] = m.wire()
 	}
-	locals := make(map[local]uint32, len(p.Locals))
-	for _, l := range p.Locals {
-		locals[local(l)] = 1
-	}
+	locals := localsOf(p)
 	policies := make([]policy, len(p.Policies))
 	for i, q := range p.Policies {
 		policies[i] = policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, uint32(q.Flags)}
@@ -151,10 +157,7 @@ func (t *Tier) follow(p *Program) error {
 	if err := followMap(t, "members", members); err != nil {
 		return err
 	}
-	locals := make(map[local]uint32, len(p.Locals))
-	for _, l := range p.Locals {
-		locals[local(l)] = 1
-	}
+	locals := localsOf(p)
 	return followMap(t, "locals", locals)
 }
 
@@ -274,10 +277,7 @@ func (t *Tier) Same(p *Program) (bool, error) {
 	if ok, err := sameMap(t, "members", members); err != nil || !ok {
 		return false, err
 	}
-	locals := make(map[local]uint32, len(p.Locals))
-	for _, l := range p.Locals {
-		locals[local(l)] = 1
-	}
+	locals := localsOf(p)
 	return sameMap(t, "locals", locals)
 }
 

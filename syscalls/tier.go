@@ -20,12 +20,12 @@ import (
 type hook struct {
 	name   string // of the program, and of its link's pin
 	attach ebpf.AttachType
-	// stampOnly says that only the variant without the cast needs it.
-	stampOnly bool
+	// castOnly says that only the variant with the cast has it.
+	castOnly bool
 }
 
 var hooks = []hook{
-	{"sockns_create", ebpf.AttachCGroupInetSockCreate, true},
+	{"sockns_create", ebpf.AttachCGroupInetSockCreate, false},
 	{"sockns_bind4", ebpf.AttachCGroupInet4Bind, false},
 	{"sockns_bind6", ebpf.AttachCGroupInet6Bind, false},
 	{"sockns_connect4", ebpf.AttachCGroupInet4Connect, false},
@@ -36,11 +36,22 @@ var hooks = []hook{
 	{"sockns_recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, false},
 	{"sockns_getsockname4", ebpf.AttachCgroupInet4GetSockname, false},
 	{"sockns_getsockname6", ebpf.AttachCgroupInet6GetSockname, false},
+	{"sockns_sockops", ebpf.AttachCGroupSockOps, true},
 }
 
 // The maps that outlive a process: those that hold the policy, and those that
 // hold what happened.
-var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "decisions", "reports", "rewrites", "notes", "stamps"}
+var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "decisions", "reports", "notes", "listeners", "candidates", "clients", "claims"}
+
+// stampsMap is pinned in the variant without the cast alone, and tells it.
+const stampsMap = "stamps"
+
+func mapsOf(v Variant) []string {
+	if v == Stamp {
+		return append([]string{stampsMap}, pinnedMaps...)
+	}
+	return pinnedMaps
+}
 
 // Variant is how the programs learn which cgroup a socket was made in.
 type Variant string
@@ -124,8 +135,13 @@ func spec(variant Variant) (*ebpf.CollectionSpec, error) {
 	if err := spec.Variables["know_process"].Set(features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetCurrentComm) == nil); err != nil {
 		return nil, err
 	}
-	if variant == Cast {
-		delete(spec.Programs, "sockns_create")
+	if variant == Stamp {
+		for _, h := range hooks {
+			if h.castOnly {
+				delete(spec.Programs, h.name)
+			}
+		}
+		delete(spec.Programs, lookupProgram)
 	}
 	return spec, nil
 }
@@ -144,6 +160,8 @@ type Tier struct {
 	inner   map[string]*ebpf.MapSpec
 	slots   map[slotMap]*ebpf.Map // those that are open
 	next    *state                // what Flip puts in force; nil if the rules stay
+	lookups map[uint64]link.Link  // of the programs that steer, by the cookie of their netns
+	renew   bool                  // lookups may run other programs than these
 }
 
 // dirOf returns where an instance has its pins: a directory in bpffs. instance
@@ -166,8 +184,8 @@ func Open(instance uint64) (*Tier, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tier{dir: dir, variant: Stamp, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link), slots: make(map[slotMap]*ebpf.Map)}
-	for _, name := range pinnedMaps {
+	t := newTier(dir, variantOf(dir))
+	for _, name := range mapsOf(t.variant) {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "map_"+name), nil)
 		if err != nil {
 			t.Close()
@@ -176,11 +194,10 @@ func Open(instance uint64) (*Tier, error) {
 		t.maps[name] = m
 	}
 	for _, h := range hooks {
-		l, err := link.LoadPinnedLink(filepath.Join(dir, "link_"+h.name), nil)
-		if h.stampOnly && errors.Is(err, fs.ErrNotExist) {
-			t.variant = Cast
+		if h.castOnly && t.variant == Stamp {
 			continue
 		}
+		l, err := link.LoadPinnedLink(filepath.Join(dir, "link_"+h.name), nil)
 		if err == nil {
 			t.links[h.name] = l
 			err = attached(l)
@@ -196,17 +213,32 @@ func Open(instance uint64) (*Tier, error) {
 		return nil, err
 	}
 	t.inner = innerSpecs(s)
-	return t, nil
+	return t, t.openLookups()
+}
+
+func newTier(dir string, v Variant) *Tier {
+	return &Tier{
+		dir: dir, variant: v, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link),
+		slots: make(map[slotMap]*ebpf.Map), lookups: make(map[uint64]link.Link),
+	}
+}
+
+func variantOf(dir string) Variant {
+	if _, err := os.Stat(filepath.Join(dir, "map_"+stampsMap)); err == nil {
+		return Stamp
+	}
+	return Cast
 }
 
 // attached reports whether a link still is: it may have been detached by
-// force (bpftool link detach), or its cgroup be gone.
+// force (bpftool link detach), or its cgroup or network namespace be gone.
 func attached(l link.Link) error {
 	info, err := l.Info()
 	if err != nil {
 		return err
 	}
-	if cg := info.Cgroup(); cg == nil || cg.CgroupId == 0 {
+	cg, ns := info.Cgroup(), info.NetNs()
+	if (cg == nil || cg.CgroupId == 0) && (ns == nil || ns.NetnsInode == 0) {
 		return fmt.Errorf("the link is detached: %w", fs.ErrNotExist)
 	}
 	return nil
@@ -260,13 +292,13 @@ func Install(instance uint64, cgroupRoot string, s *Support) (*Tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	t := &Tier{dir: dir, variant: variant, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link), slots: make(map[slotMap]*ebpf.Map)}
+	t := newTier(dir, variant)
 	own, err := spec(variant)
 	if err != nil {
 		return nil, err
 	}
 	t.inner = innerSpecs(own)
-	for _, name := range pinnedMaps {
+	for _, name := range mapsOf(variant) {
 		m := coll.Maps[name]
 		delete(coll.Maps, name)
 		t.maps[name] = m
@@ -306,13 +338,18 @@ func Install(instance uint64, cgroupRoot string, s *Support) (*Tier, error) {
 		}
 		t.links[h.name] = l
 	}
+	if err := t.openLookups(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	t.renew = true
 	return t, nil
 }
 
 // keptMaps opens the maps that an earlier process left, all or none.
 func keptMaps(dir string) map[string]*ebpf.Map {
 	kept := make(map[string]*ebpf.Map)
-	for _, name := range pinnedMaps {
+	for _, name := range mapsOf(variantOf(dir)) {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, "map_"+name), nil)
 		if err != nil {
 			for _, m := range kept {
@@ -338,6 +375,9 @@ func (t *Tier) Check() error {
 		if _, err := os.Stat(filepath.Join(t.dir, "link_"+name)); err != nil {
 			return fmt.Errorf("pin of link %s: %w", name, err)
 		}
+	}
+	if err := t.checkLookups(); err != nil {
+		return err
 	}
 	s, err := t.state()
 	if err != nil {
@@ -369,6 +409,9 @@ func (t *Tier) Close() {
 	for _, l := range t.links {
 		l.Close()
 	}
+	for _, l := range t.lookups {
+		l.Close()
+	}
 }
 
 // Remove detaches the programs of an instance and removes its pins. It is no
@@ -382,21 +425,29 @@ func Remove(instance uint64) error {
 		return err
 	}
 	var errs []error
-	for _, h := range hooks {
-		path := filepath.Join(dir, "link_"+h.name)
-		// Another process may hold the link open: detach, not only unpin.
-		if l, err := link.LoadPinnedLink(path, nil); err == nil {
-			if d, ok := l.(interface{ Detach() error }); ok {
-				errs = append(errs, d.Detach())
-			}
-			l.Close()
-		}
+	pins, err := filepath.Glob(filepath.Join(dir, "link_*"))
+	errs = append(errs, err)
+	for _, path := range pins {
+		errs = append(errs, detach(path))
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		errs = append(errs, err)
 	}
 	_ = os.Remove(filepath.Dir(dir)) // if this was the last instance
 	return errors.Join(errs...)
+}
+
+// detach detaches a pinned link, which another process may hold open, and
+// removes its pin.
+func detach(path string) error {
+	var err error
+	if l, open := link.LoadPinnedLink(path, nil); open == nil {
+		if d, ok := l.(interface{ Detach() error }); ok && attached(l) == nil {
+			err = d.Detach()
+		}
+		l.Close()
+	}
+	return errors.Join(err, os.Remove(path))
 }
 
 // Exists reports whether an instance has anything in the kernel.

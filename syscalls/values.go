@@ -146,6 +146,7 @@ type Entry struct {
 type Local struct {
 	Netns   uint64
 	Address Address
+	Owner   uint32 // identity of the first socket namespace that lists it; 0: none
 }
 
 // digestSize is what fits beside the slot in struct state.

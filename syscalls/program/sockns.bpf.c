@@ -21,6 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define AF_INET6 10
 #define EPERM 1
 #define EACCES 13
+#define EPROTONOSUPPORT 93
 #define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
 #define ETIMEDOUT 110
@@ -40,7 +41,7 @@ struct kernfs_node { __u64 id; };
 struct cgroup_subsys_state { struct cgroup *cgroup; struct cgroup_subsys_state *parent; };
 struct cgroup { struct cgroup_subsys_state self; struct kernfs_node *kn; };
 struct sock_cgroup_data { struct cgroup *cgroup; };
-struct sock_common { unsigned char skc_ipv6only : 1; };
+struct sock_common { unsigned char skc_reuseport : 1; unsigned char skc_ipv6only : 1; };
 struct sock { struct sock_common __sk_common; struct sock_cgroup_data sk_cgrp_data; };
 #pragma clang attribute pop
 
@@ -197,7 +198,7 @@ struct note {
 	__u32 flags;
 	struct addr asked; // the address that a rewritten bind asked for
 };
-enum { REWRITTEN = 1, BOUND_PORT = 2, RECEIVED = 4 };
+enum { REWRITTEN = 1, BOUND_PORT = 2, RECEIVED = 4, HIDDEN = 8 };
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int); __type(value, struct note);
@@ -209,14 +210,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int); __type(value, struct stamp);
 } stamps SEC(".maps");
-
-// A rewritten bind of an MPTCP socket is noted on its subflow, and
-// getsockname(2) asks the parent: the address tells.
-struct rewritten { __u64 netns; struct addr addr; __u32 port; __u32 pad; };
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 4096);
-	__type(key, struct rewritten); __type(value, struct addr);
-} rewrites SEC(".maps");
 
 /* ---- addresses ---- */
 
@@ -601,6 +594,23 @@ __noinline int find_receiver(ctx_t *ctx, __u32 slot, const struct addr *to, __u3
 	return 1;
 }
 
+static __always_inline bool v6only_sock(struct bpf_sock *s)
+{
+	if (!use_cast) return false;
+	struct sock *sk = bpf_rdonly_cast(s, bpf_core_type_id_kernel(struct sock));
+	return BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_ipv6only);
+}
+
+#include "steer.h"
+
+// is_local reports whether a network namespace has an address, loopback aside.
+static __always_inline bool is_local(__u32 slot, __u64 netns, const struct addr *a)
+{
+	struct local k = { .netns = netns, .addr = *a };
+	void *tab = bpf_map_lookup_elem(&locals, &slot);
+	return tab && bpf_map_lookup_elem(tab, &k);
+}
+
 /* ---- bind ---- */
 
 // bind_error is the errno of a denied bind whose rule names none.
@@ -618,16 +628,51 @@ static __always_inline int bind_error(ctx_t *ctx, struct question *q, const stru
 	return holder.identity != q->identity ? EADDRINUSE : EACCES;
 }
 
-static __always_inline bool v6only(ctx_t *ctx)
-{
-	if (!use_cast) return false;
-	struct sock *sk = bpf_rdonly_cast(ctx->sk, bpf_core_type_id_kernel(struct sock));
-	return BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_ipv6only);
-}
-
 // decided is what becomes of a bind: an errno, or the address that replaces
 // the one asked for.
-struct decided { int error; bool rewrite; struct addr to; };
+struct decided { int error; bool rewrite, hidden; struct addr to; };
+
+// The loopback addresses of which each namespace may have its own.
+static __always_inline bool is_loopback_home(const struct addr *a)
+{
+	return is_loopback(a) && (!is_v4(a) || a->w[3] == 0x7f000001);
+}
+
+// home finds where a socket is bound in place of a wildcard, or of a loopback
+// address that another namespace has (hide): the namespace's own first
+// address, from where the others are steered to it.
+static __always_inline bool home(const struct policy *p, const struct sweep *s, __u32 slot, bool hide, bool steers, struct decided *out)
+{
+	bool serves4 = s->serves4, serves6 = s->serves6;
+	bool has4 = is_local(slot, s->netns, &p->source4), has6 = is_local(slot, s->netns, &p->source6);
+	if (!steers) {
+		// Nothing but the one address would be served.
+		if (serves4 && serves6 && (p->flags & NO_ADDRESS4)) serves4 = false;
+		else if (serves4 && serves6 && (p->flags & NO_ADDRESS6)) serves6 = false;
+		if (serves4 && serves6) return false; // stays a wildcard: plan says so
+		has4 = (p->flags & ONE_ADDRESS4) != 0;
+		has6 = (p->flags & ONE_ADDRESS6) != 0;
+		if (!(serves4 ? has4 : has6)) return false;
+	}
+	out->rewrite = true;
+	if (!hide && serves4 && has4) out->to = p->source4;
+	else if (!hide && serves6 && has6) out->to = p->source6;
+	else if (serves4 || hide) {
+		out->to = hidden_home(s->identity);
+		out->hidden = true;
+	} else {
+		out->rewrite = false; // IPv6 alone has no hidden addresses
+	}
+	return out->rewrite;
+}
+
+static __always_inline int keep_asked(struct note *n, const struct addr *asked, const struct decided *d)
+{
+	n->flags |= REWRITTEN;
+	if (d->hidden) n->flags |= HIDDEN;
+	n->asked = *asked;
+	return 0;
+}
 
 static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, bool family6, struct decided *out)
 {
@@ -671,26 +716,34 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 		}
 	}
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (n) {
-		n->flags &= ~REWRITTEN;
-		if (q.port) n->flags |= BOUND_PORT;
-	}
-	if (!wildcard || audit || (p->flags & OWNS_ALL) || !n) return 0;
-	bool four = (p->flags & ONE_ADDRESS4) != 0, six = (p->flags & ONE_ADDRESS6) != 0;
-	bool serves4 = !family6 || is_v4(&asked) || !v6only(ctx);
+	if (!n) return 0;
+	n->flags &= ~(REWRITTEN | HIDDEN);
+	if (q.port) n->flags |= BOUND_PORT;
+	if (audit) return 0;
+	bool serves4 = !family6 || is_v4(&asked) || (wildcard && !v6only_sock(sk));
 	bool serves6 = family6 && !is_v4(&asked);
-	if (serves4 && (p->flags & NO_ADDRESS4) && serves6) serves4 = false;
-	else if (serves6 && (p->flags & NO_ADDRESS6) && serves4) serves6 = false;
-	if (serves4 && serves6) return 0; // stays a wildcard: plan says so
-	if (serves4 && !four) return 0;
-	if (serves6 && !six) return 0;
-	out->rewrite = true;
-	out->to = serves4 ? p->source4 : p->source6;
-	n->flags |= REWRITTEN;
-	n->asked = asked;
-	struct rewritten k = { .netns = netns, .addr = out->to, .port = q.port };
-	bpf_map_update_elem(&rewrites, &k, &asked, BPF_ANY);
-	return 0;
+	bool steers = use_cast && protocol == BIT_TCP && q.port;
+	bool hide = false;
+	struct sweep s = { .netns = netns, .asked = asked, .identity = me.identity, .port = q.port, .serves4 = serves4, .serves6 = serves6 };
+	if (steers) {
+		s.reuseport = reuseport(sk);
+		sweep_port(&s);
+		if (s.conflict) {
+			out->error = EADDRINUSE; // the kernel's own answer, if it could see it
+			return 0;
+		}
+		hide = s.hidden;
+	}
+	if (!wildcard) {
+		if (!steers || !is_loopback_home(&asked) || (family6 && v6only_sock(sk))) return 0;
+		struct who holder = {};
+		if (!hide && find_receiver(ctx, slot, &asked, ctx->user_port, &holder)) hide = holder.identity != me.identity;
+		if (!hide) hide = claimed_by_other(netns, &asked, q.port, me.identity);
+		if (!hide) return 0;
+	} else if (p->flags & OWNS_ALL) {
+		return 0;
+	}
+	return home(p, &s, slot, hide, steers, out) ? keep_asked(n, &asked, out) : 0;
 }
 
 SEC("cgroup/bind4") int sockns_bind4(ctx_t *ctx)
@@ -720,99 +773,134 @@ SEC("cgroup/bind6") int sockns_bind6(ctx_t *ctx)
 
 /* ---- connect and sendto ---- */
 
-// is_local reports whether a network namespace has an address, loopback aside.
-static __always_inline bool is_local(__u32 slot, __u64 netns, const struct addr *a)
-{
-	struct local k = { .netns = netns, .addr = *a };
-	void *tab = bpf_map_lookup_elem(&locals, &slot);
-	return tab && bpf_map_lookup_elem(tab, &k);
-}
+// peer_call is a connect or sendto. Its parts are functions of their own: the
+// stack of a chain of calls is small.
+struct peer_call {
+	struct pick p;    // q has it, seen from the calling end
+	struct addr from; // zero if nothing was bound; becomes the namespace's own address then
+	bool answers;     // it may answer a datagram
+	bool connects;
+	bool near;        // the address is one of the device namespace
+};
 
-// decide_peer returns the errno of a refused connect or sendto, or 0; from is
-// zero if nothing was bound and becomes the namespace's own address then.
-static __always_inline int decide_peer(ctx_t *ctx, const struct addr *to_in, struct addr *from, bool answers)
+// begin_call finds out who calls and from where; 0 if nobody's rules matter.
+__noinline int begin_call(ctx_t *ctx, struct peer_call *c)
 {
-	struct addr to = *to_in;
-	__u8 protocol = protocol_bit(ctx->type, ctx->protocol);
-	struct bpf_sock *sk = ctx->sk;
-	if (!sk || !protocol) return 0;
-	__u32 slot = slot_in_force();
-	__u64 netns = bpf_get_netns_cookie((void *)ctx);
-	struct who me = {};
-	if (!find_sender(ctx, slot, &me)) return 0;
-	bool audit = me.flags & MEMBER_AUDIT;
-	const struct policy *p = policy_of(slot, &me);
+	if (!c) return 0;
+	struct question *q = &c->p.q;
+	q->protocol = protocol_bit(ctx->type, ctx->protocol);
+	q->slot = slot_in_force();
+	q->port = bpf_ntohs(ctx->user_port);
+	q->peer_known = true;
+	c->p.netns = bpf_get_netns_cookie((void *)ctx);
+	if (!q->protocol || !find_sender(ctx, q->slot, &c->p.me)) return 0;
+	q->identity = c->p.me.identity;
+	const struct policy *p = policy_of(q->slot, &c->p.me);
 	if (!p) return 0;
 	// The kernel takes the wildcard for loopback (ip_route_connect, ip6_datagram_connect).
-	if (is_wildcard(&to)) {
-		if (is_v4(&to)) to.w[3] = 0x7f000001;
-		else to.w[3] = 1;
-	}
-	bool near = is_loopback(&to);
-	bool bound = !is_wildcard(from);
-	if (!near) near = is_local(slot, netns, &to);
-	struct question q = {
-		.slot = slot, .identity = me.identity, .protocol = protocol, .port = bpf_ntohs(ctx->user_port),
-		.local = *from, .peer = to, .peer_known = true,
-	};
-	if (!bound && !is_loopback(&to) && !(p->flags & OWNS_ALL)) {
+	if (is_wildcard(&q->peer)) q->peer.w[3] = is_v4(&q->peer) ? 0x7f000001 : 1;
+	c->near = is_loopback(&q->peer) || is_local(q->slot, c->p.netns, &q->peer);
+	bool bound = !is_wildcard(&c->from);
+	q->local = c->from;
+	if (!bound && !is_loopback(&q->peer) && !(p->flags & OWNS_ALL) && !(c->p.me.flags & MEMBER_AUDIT)) {
 		// One that is not here can't be sent from.
-		const struct addr *own = is_v4(&to) ? &p->source4 : &p->source6;
-		if (!audit && is_local(slot, netns, own)) q.local = *from = *own;
+		const struct addr *own = is_v4(&q->peer) ? &p->source4 : &p->source6;
+		if (is_local(q->slot, c->p.netns, own)) q->local = c->from = *own;
 	}
-	q.local_known = !is_wildcard(&q.local);
-	if (!q.local_known && near) {
+	q->local_known = !is_wildcard(&q->local);
+	if (!q->local_known && c->near) {
 		// The kernel picks the address that it sends to, or the first of loopback.
-		q.local = to;
-		if (is_loopback(&to) && is_v4(&to)) q.local.w[3] = 0x7f000001;
-		q.local_known = true;
+		q->local = q->peer;
+		if (is_loopback(&q->peer) && is_v4(&q->peer)) q->local.w[3] = 0x7f000001;
+		q->local_known = true;
 	}
-	q.own = !q.local_known || !bound || owns(slot, p, &q.local);
-	const struct policy *theirs = NULL;
-	__u32 their_flags = 0;
-	q.identified = near && (protocol == BIT_TCP || protocol == BIT_UDP);
-	if (q.identified) {
-		struct who there = {};
-		if (find_receiver(ctx, slot, &to, ctx->user_port, &there) && there.identity) {
-			q.them = there.identity;
-			q.source = there.source;
-			their_flags = there.flags;
-			theirs = policy_of(slot, &there);
-		}
+	q->own = !q->local_known || !bound || owns(q->slot, p, &q->local);
+	q->identified = c->near && (q->protocol == BIT_TCP || q->protocol == BIT_UDP);
+	return 1;
+}
+
+// turn_round makes a question of one end that of the other.
+static __always_inline void turn_round(struct question *q, __u32 source)
+{
+	struct addr a = q->local;
+	q->local = q->peer;
+	q->peer = a;
+	bool known = q->local_known;
+	q->local_known = q->peer_known;
+	q->peer_known = known;
+	__u32 us = q->identity;
+	q->identity = q->them;
+	q->them = us;
+	q->source = source;
+}
+
+// find_steered finds whose listener gets the connection in question, if it is
+// one that is steered.
+__noinline int find_steered(struct peer_call *c)
+{
+	if (!c || !use_cast || !c->connects || c->p.q.protocol != BIT_TCP) return 0;
+	if (!candidate_at(c->p.netns, c->p.q.port, 0)) return 0;
+	bool own = c->p.q.own;
+	turn_round(&c->p.q, c->p.me.source);
+	int found = choose(&c->p) != NOBODY;
+	turn_round(&c->p.q, 0);
+	c->p.q.identity = c->p.me.identity;
+	c->p.q.own = own;
+	return found;
+}
+
+// decide_peer returns the errno of a refused call, or 0.
+__noinline int decide_peer(ctx_t *ctx, struct peer_call *c)
+{
+	if (!c) return 0;
+	struct question *q = &c->p.q;
+	const struct policy *ours = policy_of(q->slot, &c->p.me), *theirs = NULL;
+	if (!ours) return 0;
+	q->them = q->source = 0;
+	if (c->p.there.identity) {
+		q->them = c->p.there.identity;
+		q->source = c->p.there.source;
+		theirs = policy_of(q->slot, &c->p.there);
 	}
-	ask(&q, &p->connect);
-	if (answers && (q.answer != ALLOW || q.audited)) return 0; // the packets know whether it is one
-	report_audited(ctx, &q, HOOK_CONNECT);
-	if (q.answer == DENY) {
-		report(ctx, &q, HOOK_CONNECT, audit ? AUDITED : REFUSED);
-		if (!audit) return q.error;
-	} else if (q.answer != ALLOW) {
+	ask(q, &ours->connect);
+	if (c->answers && (q->answer != ALLOW || q->audited)) return 0; // the packets know whether it is one
+	report_audited(ctx, q, HOOK_CONNECT);
+	bool audit = c->p.me.flags & MEMBER_AUDIT;
+	if (q->answer == DENY) {
+		report(ctx, q, HOOK_CONNECT, audit ? AUDITED : REFUSED);
+		if (!audit) return q->error;
+	} else if (q->answer != ALLOW) {
 		return 0;
-	} else if (q.logs && !answers) {
-		report(ctx, &q, HOOK_CONNECT, LOGGED);
+	} else if (q->logs && !c->answers) {
+		report(ctx, q, HOOK_CONNECT, LOGGED);
 	}
-	if (!theirs || answers) return 0;
-	// The other end's list, with the ends changed over.
-	__u32 us = q.identity;
-	q.identity = q.them;
-	q.them = us;
-	q.source = me.source;
-	q.peer = q.local;
-	q.peer_known = q.local_known;
-	q.local = to;
-	q.local_known = true;
-	q.own = owns(slot, theirs, &to);
-	ask(&q, &theirs->accept);
-	if (q.answer == UNDECIDED || (q.answer == DENY && q.error == ETIMEDOUT)) return 0; // silence is the packets'
-	report_audited(ctx, &q, HOOK_ACCEPT);
-	audit = their_flags & MEMBER_AUDIT;
-	if (q.answer == DENY) {
-		report(ctx, &q, HOOK_ACCEPT, audit ? AUDITED : REFUSED);
-		if (!audit) return q.error;
-	} else if (q.logs) {
-		report(ctx, &q, HOOK_ACCEPT, LOGGED);
+	if (!theirs || c->answers) return 0;
+	turn_round(q, c->p.me.source);
+	q->own = owns(q->slot, theirs, &q->local);
+	ask(q, &theirs->accept);
+	if (q->answer == UNDECIDED || (q->answer == DENY && q->error == ETIMEDOUT)) return 0; // silence is the packets'
+	report_audited(ctx, q, HOOK_ACCEPT);
+	audit = c->p.there.flags & MEMBER_AUDIT;
+	if (q->answer == DENY) {
+		report(ctx, q, HOOK_ACCEPT, audit ? AUDITED : REFUSED);
+		if (!audit) return q->error;
+	} else if (q->logs) {
+		report(ctx, q, HOOK_ACCEPT, LOGGED);
 	}
 	return 0;
+}
+
+static __always_inline int refused_by(ctx_t *ctx, const struct addr *to, struct addr *from, bool answers, bool connects)
+{
+	struct peer_call c = { .p.q.peer = *to, .from = *from, .answers = answers, .connects = connects };
+	if (!begin_call(ctx, &c)) return 0;
+	if (c.p.q.identified && !find_steered(&c)) {
+		c.p.there.identity = 0;
+		struct addr there = c.p.q.peer;
+		find_receiver(ctx, c.p.q.slot, &there, ctx->user_port, &c.p.there);
+	}
+	*from = c.from;
+	return decide_peer(ctx, &c);
 }
 
 // may_answer reports whether a datagram of the socket may be the answer to
@@ -836,7 +924,7 @@ SEC("cgroup/connect4") int sockns_connect4(ctx_t *ctx)
 	struct addr to = mapped(ctx->user_ip4), from = mapped(sk->src_ip4);
 	bool bound = sk->src_ip4 != 0;
 	bool answers = ctx->protocol == IPPROTO_UDP && sk->src_port != 0;
-	int error = decide_peer(ctx, &to, &from, answers);
+	int error = refused_by(ctx, &to, &from, answers, true);
 	if (error) { bpf_set_retval(-error); return 0; }
 	if (!bound && from.w[3]) {
 		struct { __u16 family; __u16 port; __u32 addr; __u8 zero[8]; } sa = { .family = AF_INET, .addr = bpf_htonl(from.w[3]) };
@@ -854,7 +942,7 @@ SEC("cgroup/connect6") int sockns_connect6(ctx_t *ctx)
 	struct addr from = { { bpf_ntohl(sk->src_ip6[0]), bpf_ntohl(sk->src_ip6[1]), bpf_ntohl(sk->src_ip6[2]), bpf_ntohl(sk->src_ip6[3]) } };
 	bool bound = !is_wildcard(&from);
 	bool answers = ctx->protocol == IPPROTO_UDP && sk->src_port != 0;
-	int error = decide_peer(ctx, &to, &from, answers);
+	int error = refused_by(ctx, &to, &from, answers, true);
 	if (error) { bpf_set_retval(-error); return 0; }
 	if (!bound && !is_wildcard(&from) && sk->src_port == 0) {
 		struct { __u16 family; __u16 port; __u32 flow; __u32 addr[4]; __u32 scope; } sa = { .family = AF_INET6 };
@@ -875,7 +963,7 @@ SEC("cgroup/sendmsg4") int sockns_sendmsg4(ctx_t *ctx)
 	struct addr to = mapped(ctx->user_ip4), from = mapped(sk->src_ip4);
 	bool bound = sk->src_ip4 != 0 || ctx->msg_src_ip4 != 0, answers = may_answer(sk);
 	if (ctx->msg_src_ip4) from = mapped(ctx->msg_src_ip4);
-	int error = decide_peer(ctx, &to, &from, answers);
+	int error = refused_by(ctx, &to, &from, answers, false);
 	if (error) { bpf_set_retval(-error); return 0; }
 	if (!bound && !answers && from.w[3]) ctx->msg_src_ip4 = bpf_htonl(from.w[3]);
 	return 1;
@@ -892,7 +980,7 @@ SEC("cgroup/sendmsg6") int sockns_sendmsg6(ctx_t *ctx)
 		from = own;
 	}
 	bool bound = !is_wildcard(&from), answers = may_answer(sk);
-	int error = decide_peer(ctx, &to, &from, answers);
+	int error = refused_by(ctx, &to, &from, answers, false);
 	if (error) { bpf_set_retval(-error); return 0; }
 	if (!bound && !answers && !is_wildcard(&from)) {
 		ctx->msg_src_ip6[0] = bpf_htonl(from.w[0]);
@@ -921,7 +1009,7 @@ SEC("cgroup/recvmsg6") int sockns_recvmsg6(ctx_t *ctx) { return received(ctx); }
 
 /* ---- getsockname shows what bind asked for ---- */
 
-static __always_inline bool asked_for(ctx_t *ctx, const struct addr *now, struct addr *asked)
+static __always_inline bool asked_for(ctx_t *ctx, struct addr *asked)
 {
 	struct bpf_sock *sk = ctx->sk;
 	if (!sk) return false;
@@ -930,29 +1018,20 @@ static __always_inline bool asked_for(ctx_t *ctx, const struct addr *now, struct
 		*asked = n->asked;
 		return true;
 	}
-	if (ctx->protocol != IPPROTO_MPTCP || ctx->user_port == 0) return false;
-	__u64 netns = bpf_get_netns_cookie((void *)ctx);
-	struct who me = {};
-	if (!find_sender(ctx, slot_in_force(), &me)) return false;
-	struct rewritten k = { .netns = netns, .addr = *now, .port = bpf_ntohs(ctx->user_port) };
-	struct addr *a = bpf_map_lookup_elem(&rewrites, &k);
-	if (!a) return false;
-	*asked = *a;
-	return true;
+	return false;
 }
 
 SEC("cgroup/getsockname4") int sockns_getsockname4(ctx_t *ctx)
 {
-	struct addr now = mapped(ctx->user_ip4), asked;
-	if (asked_for(ctx, &now, &asked)) ctx->user_ip4 = bpf_htonl(asked.w[3]);
+	struct addr asked;
+	if (asked_for(ctx, &asked)) ctx->user_ip4 = bpf_htonl(asked.w[3]);
 	return 1;
 }
 
 SEC("cgroup/getsockname6") int sockns_getsockname6(ctx_t *ctx)
 {
-	struct addr now = { { bpf_ntohl(ctx->user_ip6[0]), bpf_ntohl(ctx->user_ip6[1]), bpf_ntohl(ctx->user_ip6[2]), bpf_ntohl(ctx->user_ip6[3]) } };
 	struct addr asked;
-	if (asked_for(ctx, &now, &asked)) {
+	if (asked_for(ctx, &asked)) {
 		ctx->user_ip6[0] = bpf_htonl(asked.w[0]);
 		ctx->user_ip6[1] = bpf_htonl(asked.w[1]);
 		ctx->user_ip6[2] = bpf_htonl(asked.w[2]);
@@ -961,14 +1040,23 @@ SEC("cgroup/getsockname6") int sockns_getsockname6(ctx_t *ctx)
 	return 1;
 }
 
-/* ---- without the cast: note the cgroups when the socket is made ---- */
+/* ---- a socket is made ---- */
 
+// Without the cast the cgroups are noted. MPTCP is answered as by a kernel that
+// does not have it, and applications go on with TCP (socket(2), Go, nginx do):
+// its listeners can't be steered.
 SEC("cgroup/sock_create") int sockns_create(struct bpf_sock *sk)
 {
-	struct stamp s = {};
+	if (!use_cast) {
+		struct stamp s = {};
 #pragma unroll
-	for (int level = 1; level <= STAMP_LEVELS; level++)
-		s.id[level - 1] = bpf_get_current_ancestor_cgroup_id(level);
-	bpf_sk_storage_get(&stamps, sk, &s, BPF_SK_STORAGE_GET_F_CREATE);
-	return 1;
+		for (int level = 1; level <= STAMP_LEVELS; level++)
+			s.id[level - 1] = bpf_get_current_ancestor_cgroup_id(level);
+		bpf_sk_storage_get(&stamps, sk, &s, BPF_SK_STORAGE_GET_F_CREATE);
+	}
+	if (sk->protocol != IPPROTO_MPTCP) return 1;
+	struct who me = {};
+	if (!member_of(slot_in_force(), sk, bpf_get_netns_cookie(sk), &me) || (me.flags & MEMBER_AUDIT)) return 1;
+	bpf_set_retval(-EPROTONOSUPPORT);
+	return 0;
 }

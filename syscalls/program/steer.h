@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//
+// TCP listeners of socket namespaces, steered: which of several that serve a
+// port gets a connection is told by the rules and by who connects, not by the
+// address that the kernel knows the listener by.
+//
+// Each listener of a namespace is put under what its bind asked for when it
+// begins to listen. A connection is given to the first of
+//  - over loopback, the connecting namespace's own listener,
+//  - the listener of the namespace whose address it goes to,
+//  - the listeners of the others, in the order of the policy,
+// whose namespace accepts it. If there is none, the kernel goes on as without.
+
+#define LISTENERS 65536
+#define CANDIDATES 16 // listeners of a port that are asked one after another
+#define TURNS 4       // sockets of a SO_REUSEPORT group that are known
+#define LOOPBACK_IFINDEX 1
+
+// The netns that the lookup program is attached to; set by the loader.
+volatile const __u64 own_netns = 0;
+
+struct listener { __u64 netns; struct addr asked; __u32 identity; __u16 port; __u16 turn; };
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH); __uint(max_entries, LISTENERS);
+	__type(key, struct listener); __type(value, __u64);
+} listeners SEC(".maps");
+
+// What listens on a port, without its sockets.
+struct place { __u64 netns; __u32 port; __u32 index; };
+struct candidate {
+	struct addr asked; // a wildcard is that of one family
+	__u32 identity;    // 0: the place is free
+	__u32 hidden;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, LISTENERS);
+	__type(key, struct place); __type(value, struct candidate);
+} candidates SEC(".maps");
+
+// Who connects, from the moment before the first packet leaves.
+struct client_key { __u64 netns; struct addr from, to; __u16 from_port, to_port; __u32 pad; };
+struct client { __u32 identity, source; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
+	__type(key, struct client_key); __type(value, struct client);
+} clients SEC(".maps");
+
+// Who asked for a loopback address and may not be listening yet.
+struct claim_key { __u64 netns; struct addr addr; __u32 port; __u32 pad; };
+struct claim { __u64 time; __u32 identity; __u32 pad; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 4096);
+	__type(key, struct claim_key); __type(value, struct claim);
+} claims SEC(".maps");
+#define CLAIM_NS 10000000000ull
+
+static __always_inline bool same_addr(const struct addr *a, const struct addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+static __always_inline struct addr wildcard_like(const struct addr *a)
+{
+	struct addr w = { { 0, 0, is_v4(a) ? 0xffff : 0, 0 } };
+	return w;
+}
+static __always_inline bool covers(const struct addr *asked, const struct addr *to)
+{
+	return same_addr(asked, to) || (is_wildcard(asked) && is_v4(asked) == is_v4(to));
+}
+
+// hidden_home is where a namespace's listener is bound whose address another
+// one has: in 127.64.0.0/10.
+static __always_inline struct addr hidden_home(__u32 identity)
+{
+	struct addr a = { { 0, 0, 0xffff, 0x7f400000 | (identity & 0x3fffff) } };
+	return a;
+}
+
+/* ---- choosing ---- */
+
+enum { NOBODY, ACCEPTS, REFUSES };
+
+// pick is a choice: q has the connection, seen from the accepting end.
+struct pick {
+	struct question q;
+	__u64 netns;
+	struct who me;       // the connecting end, where it is asked
+	struct listener key; // of the listener that was chosen
+	struct who there;    // and whose it is
+};
+
+// try_listener asks one listener's namespace.
+__noinline int try_listener(struct pick *p, const struct addr *asked, __u32 identity)
+{
+	if (!p || !asked) return NOBODY;
+	struct listener key = { .netns = p->netns, .asked = *asked, .identity = identity, .port = p->q.port };
+	bool managed = false;
+	struct bpf_sock *sk = NULL;
+	for (int turn = 0; turn < TURNS; turn++) {
+		key.turn = turn;
+		sk = bpf_map_lookup_elem(&listeners, &key);
+		if (sk) break;
+	}
+	if (!sk) return NOBODY;
+	p->there.policy = p->there.flags = 0;
+	managed = member_of(p->q.slot, sk, p->netns, &p->there);
+	bpf_sk_release(sk);
+	p->key = key;
+	if (!managed || (p->there.flags & MEMBER_AUDIT)) return ACCEPTS;
+	const struct policy *policy = policy_of(p->q.slot, &p->there);
+	if (!policy) return ACCEPTS;
+	p->q.own = owns(p->q.slot, policy, &p->q.local);
+	if (!p->q.own) return NOBODY;
+	p->q.identity = p->there.identity;
+	ask(&p->q, &policy->accept);
+	return p->q.answer == DENY ? REFUSES : ACCEPTS;
+}
+
+// try_namespace asks the listeners of one namespace, that on the very address first.
+static __always_inline int try_namespace(struct pick *p, __u32 identity)
+{
+	struct addr asked = p->q.local;
+	int answer = try_listener(p, &asked, identity);
+	if (answer != NOBODY) return answer;
+	asked = wildcard_like(&asked);
+	return try_listener(p, &asked, identity);
+}
+
+static __always_inline struct candidate *candidate_at(__u64 netns, __u16 port, __u32 index)
+{
+	struct place at = { .netns = netns, .port = port, .index = index };
+	return bpf_map_lookup_elem(&candidates, &at);
+}
+
+// choose finds who gets a connection: p->key and p->there.
+__noinline int choose(struct pick *p)
+{
+	if (!p || !candidate_at(p->netns, p->q.port, 0)) return NOBODY;
+	__u32 client = p->q.identified ? p->q.them : 0, owner = 0;
+	if (is_loopback(&p->q.local)) {
+		if (client && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
+	} else {
+		struct local k = { .netns = p->netns, .addr = p->q.local };
+		__u32 slot = p->q.slot, *o;
+		void *tab = bpf_map_lookup_elem(&locals, &slot);
+		o = tab ? bpf_map_lookup_elem(tab, &k) : NULL;
+		owner = o ? *o : 0;
+		if (owner && try_namespace(p, owner) == ACCEPTS) return ACCEPTS;
+	}
+	struct { __u32 rank, index; } best = { ~0u, 0 };
+	for (__u32 i = 0; i < CANDIDATES; i++) {
+		struct candidate *c = candidate_at(p->netns, p->q.port, i);
+		if (!c) break;
+		if (!c->identity || !covers(&c->asked, &p->q.local)) continue;
+		struct addr asked = c->asked;
+		__u32 identity = c->identity;
+		if (try_listener(p, &asked, identity) != ACCEPTS) continue;
+		__u32 rank = 2 * p->there.source + is_wildcard(&asked);
+		if (rank < best.rank) {
+			best.rank = rank;
+			best.index = i;
+		}
+	}
+	if (best.rank != ~0u) {
+		struct candidate *c = candidate_at(p->netns, p->q.port, best.index);
+		if (!c) return NOBODY;
+		struct addr asked = c->asked;
+		return try_listener(p, &asked, c->identity);
+	}
+	// The packets' rules refuse in the name of the address's owner.
+	return owner ? try_namespace(p, owner) : NOBODY;
+}
+
+/* ---- bind ---- */
+
+static __always_inline bool reuseport(struct bpf_sock *s)
+{
+	struct sock *sk = bpf_rdonly_cast(s, bpf_core_type_id_kernel(struct sock));
+	return BPF_CORE_READ_BITFIELD(sk, __sk_common.skc_reuseport);
+}
+
+// sweep looks at what listens on a port that is about to be bound. Places of
+// listeners that are gone are freed.
+struct sweep {
+	__u64 netns;
+	struct addr asked; // by the bind
+	__u32 identity;
+	__u16 port;
+	bool serves4, serves6, reuseport;
+	bool conflict; // with a listener of the same namespace, unseen by the kernel
+	bool hidden;   // the same namespace listens there, hidden
+};
+
+__noinline int sweep_place(struct sweep *s, __u32 index)
+{
+	if (!s) return 0;
+	struct candidate *c = candidate_at(s->netns, s->port, index);
+	if (!c) return 1;
+	if (!c->identity) return 0;
+	struct listener key = { .netns = s->netns, .asked = c->asked, .identity = c->identity, .port = s->port };
+	struct bpf_sock *sk = NULL;
+	for (int turn = 0; turn < TURNS; turn++) {
+		key.turn = turn;
+		sk = bpf_map_lookup_elem(&listeners, &key);
+		if (sk) break;
+	}
+	if (!sk) {
+		c->identity = 0;
+		// It may have come back just now.
+		key.turn = 0;
+		sk = bpf_map_lookup_elem(&listeners, &key);
+		if (!sk) return 0;
+		c->identity = key.identity;
+	}
+	bool shares = s->reuseport && reuseport(sk);
+	bpf_sk_release(sk);
+	if (c->identity != s->identity) return 0;
+	bool four = is_v4(&c->asked), overlap = same_addr(&c->asked, &s->asked);
+	if (is_wildcard(&s->asked)) overlap |= four ? s->serves4 : s->serves6;
+	else if (is_wildcard(&c->asked)) overlap |= four == is_v4(&s->asked);
+	if (overlap && !shares) s->conflict = true;
+	if (c->hidden && same_addr(&c->asked, &s->asked)) s->hidden = true;
+	return 0;
+}
+
+__noinline int sweep_port(struct sweep *s)
+{
+	if (!s) return 0;
+	for (__u32 i = 0; i < CANDIDATES; i++)
+		if (sweep_place(s, i)) break;
+	return 0;
+}
+
+// claimed_by_other reports whether another namespace asked for a loopback
+// address a short while ago, and claims it otherwise.
+static __always_inline bool claimed_by_other(__u64 netns, const struct addr *addr, __u16 port, __u32 identity)
+{
+	struct claim_key k = { .netns = netns, .addr = *addr, .port = port };
+	struct claim mine = { .time = bpf_ktime_get_ns(), .identity = identity };
+	struct claim *c = bpf_map_lookup_elem(&claims, &k);
+	if (!c && bpf_map_update_elem(&claims, &k, &mine, BPF_NOEXIST)) c = bpf_map_lookup_elem(&claims, &k);
+	if (!c || c->identity == identity) return false;
+	if (mine.time - c->time < CLAIM_NS) return true;
+	bpf_map_update_elem(&claims, &k, &mine, BPF_ANY);
+	return false;
+}
+
+/* ---- listen and connect, as TCP says them ---- */
+
+typedef volatile struct bpf_sock_ops ops_t;
+
+static __always_inline struct addr ops_addr(__u32 family, __u32 four, __u32 a, __u32 b, __u32 c, __u32 d)
+{
+	if (family == AF_INET) return mapped(four);
+	struct addr six = { { bpf_ntohl(a), bpf_ntohl(b), bpf_ntohl(c), bpf_ntohl(d) } };
+	return six;
+}
+
+static __always_inline struct addr ops_local(ops_t *s)
+{
+	return ops_addr(s->family, s->local_ip4, s->local_ip6[0], s->local_ip6[1], s->local_ip6[2], s->local_ip6[3]);
+}
+
+static __always_inline struct addr ops_remote(ops_t *s)
+{
+	return ops_addr(s->family, s->remote_ip4, s->remote_ip6[0], s->remote_ip6[1], s->remote_ip6[2], s->remote_ip6[3]);
+}
+
+static __always_inline void register_listener(ops_t *s, struct listener *key, bool hidden)
+{
+	int failed = 1;
+	for (int turn = 0; turn < TURNS && failed; turn++) {
+		key->turn = turn;
+		failed = bpf_sock_hash_update((void *)s, &listeners, key, BPF_NOEXIST);
+	}
+	if (failed) return;
+	struct candidate c = { .asked = key->asked, .identity = key->identity, .hidden = hidden };
+	for (__u32 i = 0; i < CANDIDATES; i++) {
+		struct place at = { .netns = key->netns, .port = key->port, .index = i };
+		struct candidate *there = bpf_map_lookup_elem(&candidates, &at);
+		if (there && there->identity && !(there->identity == c.identity && same_addr(&there->asked, &c.asked))) continue;
+		if (!bpf_map_update_elem(&candidates, &at, &c, there ? BPF_ANY : BPF_NOEXIST)) return;
+	}
+}
+
+static __always_inline void begin_to_listen(ops_t *s)
+{
+	struct bpf_sock *sk = s->sk;
+	if (!sk) return;
+	struct who me = {};
+	__u64 netns = bpf_get_netns_cookie((void *)s);
+	if (!member_of(slot_in_force(), sk, netns, &me) || (me.flags & MEMBER_AUDIT)) return;
+	struct listener key = { .netns = netns, .identity = me.identity, .port = s->local_port, .asked = ops_local(s) };
+	bool hidden = false;
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
+	if (n && (n->flags & REWRITTEN)) {
+		key.asked = n->asked;
+		hidden = (n->flags & HIDDEN) != 0;
+	}
+	bool four = s->family == AF_INET || is_v4(&key.asked);
+	if (!four && is_wildcard(&key.asked)) {
+		register_listener(s, &key, hidden);
+		if (v6only_sock(sk)) return;
+		key.asked.w[2] = 0xffff;
+	}
+	register_listener(s, &key, hidden);
+}
+
+static __always_inline void begin_to_connect(ops_t *s)
+{
+	struct bpf_sock *sk = s->sk;
+	if (!sk) return;
+	__u64 netns = bpf_get_netns_cookie((void *)s);
+	__u16 port = bpf_ntohl(s->remote_port);
+	if (!candidate_at(netns, port, 0)) return;
+	struct who me = {};
+	member_of(slot_in_force(), sk, netns, &me);
+	struct client_key k = { .netns = netns, .from = ops_local(s), .to = ops_remote(s), .from_port = s->local_port, .to_port = port };
+	struct client c = { me.identity, me.source };
+	bpf_map_update_elem(&clients, &k, &c, BPF_ANY);
+}
+
+SEC("sockops") int sockns_sockops(ops_t *s)
+{
+	if (s->op == BPF_SOCK_OPS_TCP_CONNECT_CB) begin_to_connect(s);
+	else if (s->op == BPF_SOCK_OPS_TCP_LISTEN_CB) begin_to_listen(s);
+	return 1;
+}
+
+/* ---- a connection arrives ---- */
+
+SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
+{
+	// sock_diag(7) and the programs above ask without a device.
+	if (ctx->protocol != IPPROTO_TCP || ctx->ingress_ifindex == 0) return SK_PASS;
+	struct pick p = { .netns = own_netns };
+	p.q.port = ctx->local_port;
+	if (!candidate_at(own_netns, p.q.port, 0)) return SK_PASS;
+	if (ctx->family == AF_INET) {
+		p.q.local = mapped(ctx->local_ip4);
+		p.q.peer = mapped(ctx->remote_ip4);
+	} else {
+		struct addr l = { { bpf_ntohl(ctx->local_ip6[0]), bpf_ntohl(ctx->local_ip6[1]), bpf_ntohl(ctx->local_ip6[2]), bpf_ntohl(ctx->local_ip6[3]) } };
+		struct addr r = { { bpf_ntohl(ctx->remote_ip6[0]), bpf_ntohl(ctx->remote_ip6[1]), bpf_ntohl(ctx->remote_ip6[2]), bpf_ntohl(ctx->remote_ip6[3]) } };
+		p.q.local = l;
+		p.q.peer = r;
+	}
+	p.q.slot = slot_in_force();
+	p.q.protocol = BIT_TCP;
+	p.q.local_known = p.q.peer_known = true;
+	if (ctx->ingress_ifindex == LOOPBACK_IFINDEX) {
+		struct client_key k = { .netns = own_netns, .from = p.q.peer, .to = p.q.local, .from_port = bpf_ntohs(ctx->remote_port), .to_port = p.q.port };
+		struct client *c = bpf_map_lookup_elem(&clients, &k);
+		p.q.identified = true;
+		if (c) {
+			p.q.them = c->identity;
+			p.q.source = c->source;
+		}
+	}
+	if (choose(&p) == NOBODY) return SK_PASS;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &p.key);
+	if (!sk) return SK_PASS;
+	bpf_sk_assign((void *)ctx, sk, 0);
+	bpf_sk_release(sk);
+	return SK_PASS;
+}

@@ -60,6 +60,7 @@ func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, i
 	if len(spaces) == 0 {
 		return
 	}
+	c.prog.Netns = append(c.prog.Netns, facts.Cookie)
 	owners := firstOwners(spaces, ids)
 	for _, a := range facts.Locals {
 		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a), Owner: owners[a]})

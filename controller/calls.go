@@ -20,8 +20,6 @@ type CallPlan struct {
 	Change bool
 	// Install says that the programs do not run, or not all of them.
 	Install bool
-	// Steered are the network namespaces in which listeners are steered.
-	Steered []syscalls.Netns
 }
 
 // callSupport asks the kernel once.
@@ -51,9 +49,6 @@ func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]
 	}
 	f.Syscalls, f.Steers = true, plan.Support.Variant == syscalls.Cast
 	for name, dev := range devices {
-		if slices.ContainsFunc(p.SocketNamespaces, func(n model.SocketNamespace) bool { return n.Device == name }) {
-			plan.Steered = append(plan.Steered, syscalls.Netns{Cookie: dev.ns.Identity().Cookie, FD: dev.ns.FD()})
-		}
 		df := f.Devices[name]
 		df.Cookie = dev.ns.Identity().Cookie
 		var err error
@@ -82,8 +77,19 @@ func (h *Host) compareCalls(plan *CallPlan) error {
 	if err != nil {
 		return fmt.Errorf("syscall tier: %w", err)
 	}
-	plan.Change = !same || !t.Steers(plan.Steered)
+	plan.Change = !same || !t.Steers(plan.Program.Netns)
 	return nil
+}
+
+// netnsOf returns the network namespaces of a program that are open.
+func (h *Host) netnsOf(p *syscalls.Program) []syscalls.Netns {
+	var list []syscalls.Netns
+	for _, dev := range h.devices {
+		if cookie := dev.ns.Identity().Cookie; slices.Contains(p.Netns, cookie) {
+			list = append(list, syscalls.Netns{Cookie: cookie, FD: dev.ns.FD()})
+		}
+	}
+	return list
 }
 
 // readyCalls has the programs run if the plan needs them, with the policy that
@@ -100,7 +106,7 @@ func (h *Host) readyCalls(p *Plan) error {
 		h.tier, err = syscalls.Open(h.Instance())
 	}
 	if err == nil {
-		err = h.tier.Steer(p.Calls.Steered)
+		err = h.tier.Steer(h.netnsOf(p.Calls.Program))
 	}
 	if err == nil {
 		err = h.tier.Prepare(p.Calls.Program)

@@ -25,6 +25,9 @@ func (t *Tier) Program() (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	for cookie := range t.lookups {
+		p.Netns = append(p.Netns, cookie)
+	}
 	for l, owner := range locals {
 		p.Locals = append(p.Locals, Local{l.Netns, l.Address, owner})
 	}

@@ -60,22 +60,18 @@ func (t *Tier) checkLookups() error {
 	return nil
 }
 
-// Steers reports whether listeners are steered in just these network
-// namespaces, or the kernel can't do it at all.
-func (t *Tier) Steers(in []Netns) bool {
+// Steers reports whether listeners are steered in just the network namespaces
+// with these cookies, or the kernel can't do it at all.
+func (t *Tier) Steers(in []uint64) bool {
 	if t.variant != Cast {
 		return true
 	}
-	return len(in) == len(t.lookups) && t.checkLookups() == nil && !t.renew && t.steersAll(in)
-}
-
-func (t *Tier) steersAll(in []Netns) bool {
-	for _, n := range in {
-		if t.lookups[n.Cookie] == nil {
+	for _, cookie := range in {
+		if t.lookups[cookie] == nil {
 			return false
 		}
 	}
-	return true
+	return len(in) == len(t.lookups) && t.checkLookups() == nil && !t.renew
 }
 
 // Steer has listeners steered in these network namespaces and no others. What

@@ -13,6 +13,7 @@ type Program struct {
 	Policies []Policy
 	Entries  []Entry
 	Locals   []Local
+	Netns    []uint64 // cookies of the device namespaces that have socket namespaces
 }
 
 // Member is a cgroup of a socket namespace.

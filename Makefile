@@ -60,9 +60,31 @@ bench: benchtools ## benchmarks (root), to docs/benchmarks.md; BENCH=packets: on
 benchtools: tools # and what benchmarks compare with
 	@./e2e/tools.sh nginx:nginx wrk:wrk iperf3:iperf3 firewall-cmd:firewalld dbus-daemon:dbus-daemon
 
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR = $(PREFIX)/bin
+UNITDIR = $(PREFIX)/lib/systemd/system
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
+
 .PHONY: install
-install: build ## install to /usr/local/bin
-	install -m 755 bin/sockns /usr/local/bin/sockns
+install: build ## install program, systemd unit, completions, /etc/sockns (PREFIX, DESTDIR)
+	install -D -m 755 bin/sockns $(DESTDIR)$(BINDIR)/sockns
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	sed 's#@BINDIR@#$(BINDIR)#' systemd/sockns.service > $(DESTDIR)$(UNITDIR)/sockns.service
+	bin/sockns completion bash > $(DESTDIR)$(BASHDIR)/sockns
+	bin/sockns completion zsh > $(DESTDIR)$(ZSHDIR)/_sockns
+	bin/sockns completion fish > $(DESTDIR)$(FISHDIR)/sockns.fish
+	install -d -m 755 $(DESTDIR)$(SYSCONFDIR)/sockns
+	install -m 644 examples/web-db.yaml $(DESTDIR)$(SYSCONFDIR)/sockns/policy.yaml.example
+	@echo "put a policy into $(SYSCONFDIR)/sockns/*.yaml, then: systemctl enable --now sockns"
+
+.PHONY: uninstall
+uninstall: ## remove what install installed; policies stay, and so does what the kernel enforces (sockns delete)
+	rm -f $(DESTDIR)$(BINDIR)/sockns $(DESTDIR)$(UNITDIR)/sockns.service $(DESTDIR)$(BASHDIR)/sockns \
+		$(DESTDIR)$(ZSHDIR)/_sockns $(DESTDIR)$(FISHDIR)/sockns.fish $(DESTDIR)$(SYSCONFDIR)/sockns/policy.yaml.example
+	-@rmdir $(DESTDIR)$(SYSCONFDIR)/sockns 2>/dev/null || true
 
 .PHONY: clean
 clean: ## remove what was built

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +19,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"sockns": main,
-		"holder": holder,
+		"sockns":   main,
+		"holder":   holder,
+		"notified": notified,
 	})
 }
 
@@ -30,6 +32,23 @@ func holder() {
 		os.Exit(1)
 	}
 	select {}
+}
+
+// notified prints what is sent to NOTIFY_SOCKET, as systemd would get it.
+func notified() {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: os.Getenv("NOTIFY_SOCKET"), Net: "unixgram"})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			os.Exit(1)
+		}
+		fmt.Println(strings.TrimSpace(string(buf[:n])))
+	}
 }
 
 // exits runs a command line and compares its exit status.

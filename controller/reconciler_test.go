@@ -229,6 +229,8 @@ func TestSafetyResync(t *testing.T) {
 		r.cgroups, err = watch.OpenCgroups(h.Cgroups)
 		check(err)
 		defer r.cgroups.Close()
+		r.witness = newWitness(r.tell)
+		defer r.witness.close()
 		check(r.start())
 		for i, mended := range []bool{false, true} {
 			out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput()

@@ -63,7 +63,9 @@ func (r *Reconciler) replace(l *Loaded, why string) error {
 	last := r.good
 	err := r.adopt(l)
 	if err == nil {
-		err = r.sync(cause{why: why})
+		if err = r.sync(cause{why: why}); err != nil {
+			err = r.sync(cause{why: why}) // somebody else may have been at it too
+		}
 	}
 	if err == nil {
 		r.record.waiting = nil

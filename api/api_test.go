@@ -47,6 +47,13 @@ func (f *fake) State(ctx context.Context) (*controller.State, error) {
 	return &s, f.err
 }
 
+func (f *fake) Why(_ context.Context, subject string) (*controller.Why, error) {
+	if subject != "user/1000" {
+		return nil, controller.ErrUnknown("no socket namespace " + subject)
+	}
+	return &controller.Why{Namespace: subject, Refusals: []controller.Cause{}}, nil
+}
+
 func (f *fake) Reload(context.Context) (*controller.Broken, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,6 +139,16 @@ func TestHealth(t *testing.T) {
 		if diff := cmp.Diff(&test.want, got); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+func TestWhy(t *testing.T) {
+	c, _, _ := serve(t, &fake{})
+	if why, err := c.Why(background(t), "user/1000"); err != nil || why.Namespace != "user/1000" {
+		t.Errorf("%+v, %v", why, err)
+	}
+	if _, err := c.Why(background(t), "wob"); err == nil || !strings.Contains(err.Error(), "no socket namespace wob") {
+		t.Error(err)
 	}
 }
 

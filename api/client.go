@@ -53,6 +53,26 @@ func (c *Client) State(ctx context.Context) (*controller.State, error) {
 	return state, json.NewDecoder(resp.Body).Decode(state)
 }
 
+// Why returns the last refusals of a socket namespace, an instance of a
+// template, or a process by its number; the error is a
+// [controller.ErrUnknown] if there is none.
+func (c *Client) Why(ctx context.Context, subject string) (*controller.Why, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/why/"+(&url.URL{Path: subject}).EscapedPath())
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var f failure
+	if resp.StatusCode == http.StatusNotFound && json.NewDecoder(resp.Body).Decode(&f) == nil {
+		return nil, controller.ErrUnknown(f.Error)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, failed(resp)
+	}
+	why := new(controller.Why)
+	return why, json.NewDecoder(resp.Body).Decode(why)
+}
+
 // Health returns the controller's health, whatever it is.
 func (c *Client) Health(ctx context.Context) (*Health, error) {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/health")

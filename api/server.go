@@ -20,6 +20,7 @@ import (
 type Controller interface {
 	State(context.Context) (*controller.State, error)
 	Reload(context.Context) (*controller.Broken, error)
+	Why(context.Context, string) (*controller.Why, error)
 }
 
 // Server answers the requests of the API.
@@ -58,6 +59,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/state", s.state)
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/why/{subject...}", s.why)
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("GET /v1/health", s.health)
 	mux.Handle("GET /metrics", s.Metrics)
@@ -78,6 +80,20 @@ func (s *Server) state(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, state)
+}
+
+// why answers about a socket namespace, an instance or a process's number.
+func (s *Server) why(w http.ResponseWriter, r *http.Request) {
+	why, err := s.Controller.Why(r.Context(), r.PathValue("subject"))
+	var unknown controller.ErrUnknown
+	switch {
+	case errors.As(err, &unknown):
+		answer(w, http.StatusNotFound, failure{err.Error()})
+	case err != nil:
+		answer(w, http.StatusServiceUnavailable, failure{err.Error()})
+	default:
+		answer(w, http.StatusOK, why)
+	}
 }
 
 // reload answers with 200 if the files' policy is in force now, and with 422

@@ -47,6 +47,20 @@ func (r *recent) keep(e events.Event) {
 	}
 }
 
+// process returns the namespace of the last decision about a process.
+func (r *recent) process(pid uint32) (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range slices.Backward(r.used) {
+		for _, e := range slices.Backward(r.last[name]) {
+			if p := e.Decided.Process; p != nil && p.PID == pid {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
 // of returns what is remembered of a namespace or instance, oldest first.
 func (r *recent) of(name string) []events.Event {
 	r.mu.Lock()

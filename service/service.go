@@ -148,6 +148,11 @@ func (s *service) State(ctx context.Context) (*controller.State, error) {
 	return s.reconciler.State(ctx)
 }
 
+// Why asks the reconciler for what was refused lately.
+func (s *service) Why(ctx context.Context, subject string) (*controller.Why, error) {
+	return s.reconciler.Why(ctx, subject)
+}
+
 // Reload has the reconciler read its files again, and tells systemd.
 func (s *service) Reload(ctx context.Context) (*controller.Broken, error) {
 	s.systemd.reloading()

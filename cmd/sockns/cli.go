@@ -59,7 +59,7 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 		c.validateCommand(), c.explainCommand(), c.testCommand(),
 		c.showCommand(), c.graphCommand(), c.learnCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
 		c.confirmCommand(), c.rollbackCommand(), c.guardCommand(),
-		c.deleteCommand(), c.runCommand(), c.reloadCommand(), c.statusCommand(), c.eventsCommand(), c.doctorCommand(), c.schemaCommand(),
+		c.deleteCommand(), c.runCommand(), c.reloadCommand(), c.statusCommand(), c.watchCommand(), c.whyCommand(), c.eventsCommand(), c.doctorCommand(), c.schemaCommand(),
 	)
 	return root
 }

@@ -27,13 +27,7 @@ import (
 // applied in turns. What both allow is never refused, and what both refuse
 // never arrives. SOCKNS_APPLIES says how many applies of each kind of change.
 func TestApplyIsAtomic(t *testing.T) {
-	applies := 60
-	if s := os.Getenv("SOCKNS_APPLIES"); s != "" {
-		var err error
-		if applies, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	applies := number(t, "SOCKNS_APPLIES", 60)
 	base := makeCgroups(t, "app/inner", "twin")
 	policy := func(namespaces string) string {
 		return "apiVersion: sockns/v1\nsocketNamespaces:\n" + strings.ReplaceAll(namespaces, "$CG", base)
@@ -95,6 +89,20 @@ func TestApplyIsAtomic(t *testing.T) {
 			})
 		})
 	}
+}
+
+// number is what an environment variable says, or the usual.
+func number(t *testing.T, variable string, usual int) int {
+	t.Helper()
+	s := os.Getenv(variable)
+	if s == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // packetsAlone keeps the syscall tier out of a test of the packets' rules.

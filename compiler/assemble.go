@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -72,7 +73,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 		Comment: TableComment(f.Instance),
 	}}
 	doors := a.doorsOf(spaces, f)
-	a.index = newIndex(r, policies, a.deep)
+	a.index = newIndex(r, policies, a.deep, a.always)
 	a.maps(spaces)
 	a.doorSets(doors)
 	a.sharedSets(policies)
@@ -102,28 +103,32 @@ func TableComment(instance uint64) string {
 	return fmt.Sprintf("%s%d", tableCommentPrefix, instance)
 }
 
-// levelsOf returns the depths that members have or will have, deepest first.
-func levelsOf(spaces []*space) []int {
-	used := make(map[int]bool)
+// unitLevel is where systemd puts most units: /system.slice/nginx.service.
+const unitLevel = 2
+
+// levelsOf returns the depths that members have, and those that they will have
+// by the policy alone, deepest first; and the latter once more.
+func levelsOf(spaces []*space) (levels []int, always map[int]bool) {
+	always = make(map[int]bool)
+	for _, s := range spaces {
+		for _, m := range s.source.Members {
+			if m.Unit != "" {
+				always[unitLevel] = true
+			} else {
+				always[strings.Count(m.Cgroup, "/")] = true
+			}
+		}
+		if s.source.Each != "" {
+			always[strings.Count(s.source.Each, "/")] = true
+		}
+	}
+	used := maps.Clone(always)
 	for _, s := range spaces {
 		for _, m := range s.members {
 			used[m.Level] = true
 		}
-		for _, m := range s.missing {
-			if m.Member.Cgroup != "" {
-				used[strings.Count(m.Member.Cgroup, "/")] = true
-			}
-		}
-		if s.source.Each != "" {
-			used[strings.Count(s.source.Each, "/")] = true
-		}
 	}
-	levels := make([]int, 0, len(used))
-	for l := range used {
-		levels = append(levels, l)
-	}
-	sort.Sort(sort.Reverse(sort.IntSlice(levels)))
-	return levels
+	return slices.SortedFunc(maps.Keys(used), func(a, b int) int { return b - a }), always
 }
 
 func cgroupKey(level int) []nft.Field {

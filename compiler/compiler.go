@@ -59,7 +59,8 @@ func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (
 		return nil, nil
 	}
 	ids := identities(spaces)
-	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, deep: levelsOf(spaces)}
+	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
+	r.deep, r.always = levelsOf(spaces)
 	policies := lowerPolicies(r, spaces)
 	share(spaces, policies, ids)
 	return assemble(r, spaces, policies, f)

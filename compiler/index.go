@@ -21,7 +21,7 @@ type Index struct {
 	policies map[string]policyRef // by namespace or template
 	ids      map[string]uint32
 	names    map[uint32]string
-	levels   map[int]bool // that the table has maps for
+	levels   map[int]bool // that the table has maps for; true: whatever exists
 }
 
 // policyRef is what elements need of a compiled policy.
@@ -35,7 +35,7 @@ type policyRef struct {
 // namespace (or instance) at this level, so that it can join without
 // compiling anything.
 func (ix *Index) Serves(name string, level int) bool {
-	if _, ok := ix.policies[templateOf(name)]; !ok || !ix.levels[level] {
+	if _, ok := ix.policies[templateOf(name)]; !ok || !ix.has(level) {
 		return false
 	}
 	if _, known := ix.ids[name]; known {
@@ -44,6 +44,15 @@ func (ix *Index) Serves(name string, level int) bool {
 	_, taken := ix.names[identityOf(name)]
 	return !taken && identityOf(name) >= firstIdentity
 }
+
+func (ix *Index) has(level int) bool {
+	_, ok := ix.levels[level]
+	return ok
+}
+
+// Permanent reports whether the table has a place for members at this level
+// even if there are none.
+func (ix *Index) Permanent(level int) bool { return ix.levels[level] }
 
 // Namespace returns the elements of a socket namespace or instance itself.
 func (ix *Index) Namespace(name string) []Placed {
@@ -123,7 +132,7 @@ func (ix *Index) id(name string) uint32 {
 	return identityOf(name)
 }
 
-func newIndex(r *resolver, policies map[string]*chains, levels []int) *Index {
+func newIndex(r *resolver, policies map[string]*chains, levels []int, always map[int]bool) *Index {
 	ix := &Index{
 		Table: TableName, ids: r.ids,
 		policies: make(map[string]policyRef, len(policies)),
@@ -134,7 +143,7 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int) *Index {
 		ix.names[id] = name
 	}
 	for _, l := range levels {
-		ix.levels[l] = true
+		ix.levels[l] = always[l]
 	}
 	named := make(map[string]bool)
 	eachStatement(policies, func(s nft.Statement) {

@@ -37,7 +37,8 @@ type resolver struct {
 	device string
 	ids    map[string]uint32
 	facts  DeviceFacts
-	deep   []int // levels of members, deepest first
+	deep   []int        // levels of members, deepest first
+	always map[int]bool // those that are in use whatever exists
 }
 
 // addresses returns those that a peer stands for where it is not recognised by

@@ -16,6 +16,7 @@ type membership struct {
 	index   *compiler.Index
 	members map[string]compiler.Member // by path
 	count   map[string]int             // members of each namespace or instance that has any
+	levels  map[int]int                // members at each level
 	doors   map[string]bool            // paths of doors
 	exempt  map[string]compiler.Member // by path
 }
@@ -23,7 +24,7 @@ type membership struct {
 func newMembership(p *model.Policy, device string, index *compiler.Index, f compiler.Facts) *membership {
 	m := &membership{
 		index:   index,
-		members: make(map[string]compiler.Member), count: make(map[string]int),
+		members: make(map[string]compiler.Member), count: make(map[string]int), levels: make(map[int]int),
 		doors: make(map[string]bool), exempt: make(map[string]compiler.Member),
 	}
 	names := p.Names()
@@ -31,6 +32,7 @@ func newMembership(p *model.Policy, device string, index *compiler.Index, f comp
 		if n := names.Namespace(member.Namespace); n != nil && n.Device == device {
 			m.members[member.Path] = member
 			m.count[member.Namespace]++
+			m.levels[member.Level]++
 		}
 	}
 	for _, d := range f.Doors {
@@ -69,7 +71,11 @@ func (m *membership) look(b *nft.Batch, path string, by claim, tree *cgroup.Tree
 	if wasMember && join && known == now {
 		return true
 	}
+	if wasMember && !join && m.levels[level] == 1 && !m.index.Permanent(level) {
+		return false
+	}
 	if wasMember {
+		m.levels[level]--
 		for _, p := range m.index.Member(known) {
 			b.Delete(m.index.Table, elements(p))
 		}
@@ -104,6 +110,7 @@ func (m *membership) look(b *nft.Batch, path string, by claim, tree *cgroup.Tree
 			b.Add(m.index.Table, elements(p))
 		}
 		m.members[path] = now
+		m.levels[level]++
 		m.count[by.namespace]++
 	}
 	return true

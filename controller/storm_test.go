@@ -156,7 +156,6 @@ socketNamespaces:
 			if err != nil {
 				t.Fatalf("%s: %v", step, err)
 			}
-			t.Log(step)
 			r.equal(h)
 		}
 		if s := r.state(); s.ResyncFound != 0 {

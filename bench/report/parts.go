@@ -51,6 +51,20 @@ var parts = []part{
 			{benchmark: "Parse"}, {benchmark: "Apply"}, {benchmark: "Plan"},
 		},
 	},
+	{
+		name: "loop",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkBirth$", "10000x"},
+			{"./bench", "^BenchmarkFlush$|^BenchmarkEdit$", "10x"},
+			{"./bench", "^BenchmarkMemory$", "1x"},
+		},
+		tables: []table{
+			{benchmark: "Birth", caption: "From mkdir of a member's cgroup until both tiers know it"},
+			{benchmark: "Flush", caption: "From the end of a foreign `nft flush ruleset` to the full repair"},
+			{benchmark: "Edit", caption: "From a saved file to the committed change of one rule, 50 ms of it waiting for the end of the burst"},
+			{benchmark: "Memory", caption: "Resident memory of the controller, and the most it ever had"},
+		},
+	},
 }
 
 func partByName(name string) (part, bool) {

@@ -1,0 +1,223 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/events"
+)
+
+// loop is a controller that runs in a benchmark, and the times at which it
+// tells of an event, by kind.
+type loop struct {
+	file string
+	told map[events.Kind]chan time.Time
+}
+
+// runLoop starts a controller in this process and waits until it enforces a
+// policy.
+func runLoop(b *testing.B, policy string) *loop {
+	b.Helper()
+	host := openHost(b)
+	l := &loop{file: filepath.Join(b.TempDir(), "p.yaml"), told: make(map[events.Kind]chan time.Time)}
+	for _, k := range []events.Kind{events.Started, events.MemberJoined, events.MemberLeft, events.Changed, events.DriftRepaired} {
+		l.told[k] = make(chan time.Time, 1<<16)
+	}
+	l.write(b, policy)
+	r := controller.NewReconciler(host, controller.Options{
+		Paths: []string{l.file}, RuntimeDir: b.TempDir(),
+		Tell: func(e events.Event) {
+			if c := l.told[e.Kind]; c != nil {
+				c <- e.Time
+			} else if e.Kind == events.Failed {
+				b.Error(e)
+			}
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- r.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+		remove(b, host)
+	})
+	l.wait(b, events.Started)
+	return l
+}
+
+func (l *loop) write(b *testing.B, policy string) {
+	b.Helper()
+	if err := errors.Join(os.WriteFile(l.file+".new", []byte(policy), 0o600), os.Rename(l.file+".new", l.file)); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// wait returns when the next event of a kind happened, the last of those that
+// are told of already.
+func (l *loop) wait(b *testing.B, k events.Kind) time.Time {
+	b.Helper()
+	select {
+	case at := <-l.told[k]:
+		return at
+	case <-time.After(time.Minute):
+		b.Fatalf("no event %s within a minute", k)
+		return time.Time{}
+	}
+}
+
+// percentiles reports the median and the 99th percentile, in microseconds.
+func percentiles(b *testing.B, all []time.Duration) {
+	slices.Sort(all)
+	at := func(p int) float64 { return float64(all[len(all)*p/100].Nanoseconds()) / 1000 }
+	b.ReportMetric(at(50), "p50-us")
+	b.ReportMetric(at(99), "p99-us")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkBirth removes and makes members' cgroups, as services that restart
+// do, and measures from the moment before mkdir(2) until both tiers know the new
+// one.
+func BenchmarkBirth(b *testing.B) {
+	each(b, sizes, func(b *testing.B, n, different int) {
+		tree := haveCgroups(b, n)
+		l := runLoop(b, policyText(n, different))
+		var took []time.Duration
+		i := 0
+		for b.Loop() {
+			dir := tree.Dir(memberPath(i % n))
+			i += 7 // not always the same one
+			if err := os.Remove(dir); err != nil {
+				b.Fatal(err)
+			}
+			l.wait(b, events.MemberLeft)
+			began := time.Now()
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, l.wait(b, events.MemberJoined).Sub(began))
+		}
+		percentiles(b, took)
+	})
+}
+
+// BenchmarkFlush has nft(8) flush the ruleset, and measures from its end until
+// everything is repaired.
+func BenchmarkFlush(b *testing.B) {
+	each(b, sizes, func(b *testing.B, n, different int) {
+		haveCgroups(b, n)
+		l := runLoop(b, policyText(n, different))
+		var took []time.Duration
+		for b.Loop() {
+			if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+			began := time.Now()
+			took = append(took, l.wait(b, events.DriftRepaired).Sub(began))
+		}
+		percentiles(b, took)
+	})
+}
+
+// BenchmarkEdit replaces the policy file, as editors do, with one that differs
+// in one rule, and measures until it is committed. 50 ms of it are the wait for
+// the end of a burst of changes.
+func BenchmarkEdit(b *testing.B) {
+	each(b, sizes, func(b *testing.B, n, different int) {
+		haveCgroups(b, n)
+		policy := policyText(n, different)
+		edited := strings.Replace(policy, "ports: 53,", "ports: 54,", 1)
+		l := runLoop(b, policy)
+		var took []time.Duration
+		for b.Loop() {
+			policy, edited = edited, policy
+			for len(l.told[events.Changed]) > 0 {
+				<-l.told[events.Changed]
+			}
+			began := time.Now()
+			l.write(b, policy)
+			took = append(took, l.wait(b, events.Changed).Sub(began))
+		}
+		percentiles(b, took)
+	})
+}
+
+// BenchmarkMemory measures what a controller, in a process of its own, has in
+// memory when it enforces a policy, and the most that it had.
+func BenchmarkMemory(b *testing.B) {
+	each(b, sizes, func(b *testing.B, n, different int) {
+		haveCgroups(b, n)
+		dir := b.TempDir()
+		program, file := filepath.Join(dir, "sockns"), filepath.Join(dir, "p.yaml")
+		build := exec.Command("go", "build", "-o", program, "github.com/sockns/sockns/cmd/sockns")
+		if out, err := build.CombinedOutput(); err != nil {
+			b.Fatalf("%v: %s", err, out)
+		}
+		if err := os.WriteFile(file, []byte(policyText(n, different)), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		defer remove(b, openHost(b))
+		var now, most float64
+		for b.Loop() {
+			cmd := exec.Command(program, "run", "-f", file)
+			cmd.Env = append(os.Environ(), "SOCKNS_RUNTIME_DIR="+dir, "INVOCATION_ID=bench")
+			said, err := cmd.StderrPipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				b.Fatal(err)
+			}
+			lines := bufio.NewScanner(said)
+			lines.Buffer(nil, 1<<20)
+			for lines.Scan() && !strings.Contains(lines.Text(), `"`+string(events.Started)+`"`) {
+			}
+			go func() {
+				for lines.Scan() {
+				}
+			}()
+			time.Sleep(3 * time.Second) // the runtime gives back what it does not use
+			now, most = memory(b, cmd.Process.Pid, "VmRSS"), memory(b, cmd.Process.Pid, "VmHWM")
+			_ = cmd.Process.Signal(unix.SIGTERM)
+			_ = cmd.Wait()
+		}
+		b.ReportMetric(now, "MiB")
+		b.ReportMetric(most, "most-MiB")
+		b.ReportMetric(0, "ns/op")
+	})
+}
+
+// memory reads a field of /proc/PID/status, in MiB.
+func memory(b *testing.B, pid int, field string) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, field+":"); ok {
+			kib, err := strconv.Atoi(strings.Fields(v)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kib) / 1024
+		}
+	}
+	b.Fatalf("no %s in the status of pid %d", field, pid)
+	return 0
+}

@@ -84,12 +84,8 @@ func (s Support) OK() bool { return s.Why == "" }
 // (CAP_BPF, CAP_NET_ADMIN, and CAP_PERFMON for the cast). Nothing stays when
 // it is closed.
 func Probe() Support {
-	if dir, err := bpffs(); err != nil {
+	if _, err := MountBpffs(); err != nil {
 		return Support{Why: err.Error()}
-	} else if dir == "" {
-		if err := mountBpffs(); err != nil {
-			return Support{Why: err.Error()}
-		}
 	}
 	variant, coll, err := load(nil)
 	if err != nil {
@@ -260,14 +256,8 @@ func innerSpecs(s *ebpf.CollectionSpec) map[string]*ebpf.MapSpec {
 // its links get these programs without ever being detached. What s loaded is
 // used up.
 func Install(instance uint64, cgroupRoot string, s *Support) (*Tier, error) {
-	root, err := bpffs()
-	if err != nil {
+	if _, err := MountBpffs(); err != nil {
 		return nil, err
-	}
-	if root == "" {
-		if err := mountBpffs(); err != nil {
-			return nil, err
-		}
 	}
 	dir, err := dirOf(instance)
 	if err != nil {

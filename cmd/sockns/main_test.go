@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/syscalls"
 )
 
 func TestMain(m *testing.M) {
@@ -99,6 +100,10 @@ func TestKernelScripts(t *testing.T) {
 	}
 	tree, err := cgroup.Find()
 	if err != nil {
+		t.Fatal(err)
+	}
+	// As systemd does: who mounts it needs CAP_SYS_ADMIN, who uses it does not.
+	if _, err := syscalls.MountBpffs(); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{

@@ -2,8 +2,11 @@ package watch
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -39,8 +42,41 @@ func bindNetns(t *testing.T, path string) {
 	}
 }
 
+// alone runs the test once more as a process with mounts and names of its
+// own, where nobody else's are seen, and tells whether this is that process.
+func alone(t *testing.T) bool {
+	t.Helper()
+	const mark = "SOCKNS_TEST_ALONE"
+	if os.Getenv(mark) == t.Name() {
+		table, err := os.ReadFile(mountTable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Who removes a file removes what is mounted on it everywhere.
+		for line := range strings.Lines(namespaceMounts(string(table))) {
+			_ = unix.Unmount(strings.Fields(line)[1], unix.MNT_DETACH)
+		}
+		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), mark+"="+t.Name())
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := again.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
 func TestNetns(t *testing.T) {
 	needRoot(t)
+	if !alone(t) {
+		return
+	}
 	dir := t.TempDir()
 	name := filepath.Join(dir, "blue")
 	n, err := OpenNetns(filepath.Join(dir, "link"))

@@ -106,7 +106,7 @@ func (j *Judge) Seen(f Flow) Seen {
 		return j.Packets(f)
 	case f.OnlyBinds():
 		v := model.DecideBind(j.Policy, m.From.Namespace, f.Protocol, f.Bind)
-		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.bound(f, j.rewritten(n, f.Bind))}}
+		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.bound(f, j.rewritten(n, m.From.Namespace, f))}}
 		if v.Refuses() {
 			s.Outcomes[0] = string(j.bindError(v, n, m.From.Namespace, f))
 		}
@@ -154,32 +154,60 @@ func (j *Judge) bindError(v model.Verdict, n *model.SocketNamespace, namespace s
 	if named || v.Error != model.EACCES || f.Bind.Addr().IsUnspecified() {
 		return v.Error
 	}
-	if l := j.World.Receiver(f.Device, f.Protocol, f.Bind); l != nil && j.World.Owner(j.Policy, f.Device, l.Cgroup) != namespace {
+	if j.heldByOther(f, namespace) {
 		return model.EADDRINUSE
 	}
 	return v.Error
 }
 
+// hiddenHome stands for the addresses at which the tier binds listeners that
+// can't have the address they ask for. No socket of a world is bound there.
+var hiddenHome = netip.MustParseAddr("127.64.0.1")
+
 // rewritten is what a bind of a namespace becomes.
-func (j *Judge) rewritten(n *model.SocketNamespace, to netip.AddrPort) netip.AddrPort {
-	if !to.Addr().IsUnspecified() || n.Mode == model.Audit {
+func (j *Judge) rewritten(n *model.SocketNamespace, namespace string, f Flow) netip.AddrPort {
+	to := f.Bind
+	if n.Mode == model.Audit {
 		return to
+	}
+	four, steered := to.Addr().Is4(), f.Protocol == model.TCP && to.Port() != 0
+	at := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, to.Port()) }
+	switch {
+	case steered && to.Addr() == loopbacks[0] && j.heldByOther(f, namespace):
+		return at(hiddenHome)
+	case !to.Addr().IsUnspecified() || len(n.Addresses) == 0:
+		return to
+	case steered:
+		if own := ownSource(n, four); slices.Contains(j.World.Devices[f.Device].Addresses, own) {
+			return at(own)
+		}
+		if four {
+			return at(hiddenHome)
+		}
+		return to // there are hidden addresses of IPv4 only
 	}
 	var own []model.AddressRange
 	for _, a := range n.Addresses {
-		if a.First.Is4() == to.Addr().Is4() && !a.First.IsLoopback() {
+		if a.First.Is4() == four && !a.First.IsLoopback() {
 			own = append(own, a)
 		}
 	}
 	if len(own) == 1 && own[0].First == own[0].Last {
-		return netip.AddrPortFrom(own[0].First, to.Port())
+		return at(own[0].First)
 	}
 	return to
 }
 
+// heldByOther reports whether a socket that is not the namespace's gets what is
+// sent to the address that a flow binds.
+func (j *Judge) heldByOther(f Flow, namespace string) bool {
+	l := j.World.Receiver(f.Device, f.Protocol, f.Bind)
+	return l != nil && j.World.Owner(j.Policy, f.Device, l.Cgroup) != namespace
+}
+
 // bound is what the kernel says to a bind that nothing refuses.
 func (j *Judge) bound(f Flow, to netip.AddrPort) string {
-	if !to.Addr().IsUnspecified() && !slices.Contains(j.World.localAddresses(f.Device), to.Addr()) {
+	if !to.Addr().IsUnspecified() && !to.Addr().IsLoopback() && !slices.Contains(j.World.Devices[f.Device].Addresses, to.Addr()) {
 		return string(model.EADDRNOTAVAIL)
 	}
 	for _, l := range j.World.Listeners {

@@ -39,7 +39,7 @@ conform: tools ## FLOWS random decisions on the kernel against the model (root; 
 	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./conform -run TestKernelDoesWhatThePolicySays -v -count=1 -timeout 3h -flows $(FLOWS) -seed $(SEED)
 
 .PHONY: mutants
-mutants: tools ## faults put into a copy of the compiler, and which test finds each (root)
+mutants: ## faults put into a copy of the compiler, and which test finds each
 	$(GO) run ./conform/mutants
 
 .PHONY: lint

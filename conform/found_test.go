@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
 )
 
@@ -93,10 +92,7 @@ func TestFoundBefore(t *testing.T) {
 			if want := j.Seen(f.flow).Outcomes; !slices.Equal(want, []string{f.want}) {
 				t.Errorf("the policy says %s, want %s", want, f.want)
 			}
-			if f.calls {
-				return // on the kernel only
-			}
-			if got := w.Simulate(compiler.Compile(p, w.Facts(p, false))).Connect(f.flow, j.Source(f.flow)); got != f.want {
+			if got := w.Applications(p, f.calls).Try(f.flow); got != f.want {
 				t.Errorf("%s: %s, want %s", f.flow, got, f.want)
 			}
 		})

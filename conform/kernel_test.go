@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,7 +88,7 @@ func play(t *testing.T, index int, total *total, failed *atomic.Bool) {
 			if err := os.WriteFile(file, []byte(d.Scenario()), 0o644); err != nil {
 				t.Error(err)
 			}
-			t.Errorf("round %d of seed %d: %s: %s, want %s\nscenario %s:\n%s", index, *seed, d.Flow, d.Got, strings.Join(d.Want, " or "), file, d.Scenario())
+			t.Errorf("round %d of seed %d: %s: %s, %s\nscenario %s:\n%s", index, *seed, d.Flow, d.Got, d.Expected, file, d.Scenario())
 		}
 	}()
 	<-done

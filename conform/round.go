@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/model/modeltest"
@@ -42,7 +43,26 @@ type Disagreement struct {
 	Policy string // its text
 	Flow   Flow
 	Got    string
-	Want   []string
+	Expected
+}
+
+// Expected is what a flow should get.
+type Expected struct {
+	Want      []string // what the policy says: one of them
+	Simulated string   // what the compiled policy does, simulated
+}
+
+// Holds reports whether what a flow gets is what the policy says and what the
+// simulation foretells.
+func (e Expected) Holds(got string) bool {
+	return slices.Contains(e.Want, got) && got == e.Simulated
+}
+
+func (e Expected) silent() bool { return slices.Contains(e.Want, Silence) }
+
+// String names what is expected.
+func (e Expected) String() string {
+	return fmt.Sprintf("want %s; simulated: %s", strings.Join(e.Want, " or "), e.Simulated)
 }
 
 // Play plays the round and returns the first disagreement, if there is one.
@@ -117,6 +137,7 @@ func draw(a *Aim, random *rand.Rand, n int) []Flow {
 // should: first those that only bind, one worker after the other, then the
 // others at the same time.
 func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, error) {
+	apps := a.Judge.World.Applications(a.Judge.Policy, a.Judge.Calls)
 	tally := Tally{Policies: 1, Decisions: len(flows), Seen: make(map[string]int)}
 	groups := make(map[string][]Flow)
 	const together = "all" // no cgroup is called so
@@ -133,27 +154,27 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 		if len(group) == 0 {
 			continue
 		}
-		want := make([]Seen, len(group))
+		want := make([]Expected, len(group))
 		for i, f := range group {
-			want[i] = a.Judge.Seen(f)
+			want[i] = Expected{a.Judge.Seen(f).Outcomes, apps.Try(f)}
 		}
-		got, err := m.Try(group, func(i int) bool { return slices.Contains(want[i].Outcomes, Silence) })
+		got, err := m.Try(group, func(i int) bool { return want[i].silent() })
 		if err != nil {
 			return nil, err
 		}
 		for i, f := range group {
 			said := got[i]
-			for n := 0; n < retries && !slices.Contains(want[i].Outcomes, said); n++ {
-				once, err := m.Try([]Flow{f}, func(int) bool { return slices.Contains(want[i].Outcomes, Silence) })
+			for n := 0; n < retries && !want[i].Holds(said); n++ {
+				once, err := m.Try([]Flow{f}, func(int) bool { return want[i].silent() })
 				if err != nil {
 					return nil, err
 				}
-				if said = once[0]; slices.Contains(want[i].Outcomes, said) {
+				if said = once[0]; want[i].Holds(said) {
 					tally.Again++
 				}
 			}
-			if !slices.Contains(want[i].Outcomes, said) && first == nil {
-				first = &Disagreement{Flow: f, Got: said, Want: want[i].Outcomes}
+			if !want[i].Holds(said) && first == nil {
+				first = &Disagreement{Flow: f, Got: said, Expected: want[i]}
 			}
 			tally.Seen[kind(said)]++
 			if first != nil {

@@ -76,13 +76,7 @@ func (j *Judge) picked(f Flow, from model.End) netip.Addr {
 			return own
 		}
 	}
-	switch {
-	case to.IsLoopback() && to.Is4():
-		return loopbacks[0] // the source of the route to 127.0.0.0/8
-	case f.Near():
-		return to
-	}
-	return first(j.World.Devices[f.Device], to.Is4())
+	return j.World.source(f)
 }
 
 // ownSource returns the first address of a family that a namespace lists.
@@ -101,12 +95,12 @@ func (j *Judge) Seen(f Flow) Seen {
 	n := j.answers(m.From)
 	switch {
 	case n == nil && f.OnlyBinds():
-		return Seen{Outcomes: []string{j.bound(f, f.Bind)}}
+		return Seen{Outcomes: []string{j.World.bound(f, f.Bind)}}
 	case n == nil:
 		return j.Packets(f)
 	case f.OnlyBinds():
 		v := model.DecideBind(j.Policy, m.From.Namespace, f.Protocol, f.Bind)
-		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.bound(f, j.rewritten(n, m.From.Namespace, f))}}
+		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.World.bound(f, j.rewritten(n, m.From.Namespace, f))}}
 		if v.Refuses() {
 			s.Outcomes[0] = string(j.bindError(v, n, m.From.Namespace, f))
 		}
@@ -203,21 +197,6 @@ func (j *Judge) rewritten(n *model.SocketNamespace, namespace string, f Flow) ne
 func (j *Judge) heldByOther(f Flow, namespace string) bool {
 	l := j.World.Receiver(f.Device, f.Protocol, f.Bind)
 	return l != nil && j.World.Owner(j.Policy, f.Device, l.Cgroup) != namespace
-}
-
-// bound is what the kernel says to a bind that nothing refuses.
-func (j *Judge) bound(f Flow, to netip.AddrPort) string {
-	if !to.Addr().IsUnspecified() && !to.Addr().IsLoopback() && !slices.Contains(j.World.Devices[f.Device].Addresses, to.Addr()) {
-		return string(model.EADDRNOTAVAIL)
-	}
-	for _, l := range j.World.Listeners {
-		overlaps := l.Address.Addr() == to.Addr() ||
-			l.Address.Addr().Is4() == to.Addr().Is4() && (l.Address.Addr().IsUnspecified() || to.Addr().IsUnspecified())
-		if l.Device == f.Device && l.Protocol == f.Protocol && l.Address.Port() == to.Port() && overlaps {
-			return string(model.EADDRINUSE)
-		}
-	}
-	return Ok
 }
 
 // Packets returns what an application sees where packets alone decide, as

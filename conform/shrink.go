@@ -29,12 +29,15 @@ func (d *Disagreement) still(m *Machine, text string) bool {
 	if err != nil || m.Apply(text) != nil {
 		return false
 	}
-	want := (&Judge{World: d.World, Policy: p, Calls: d.Calls}).Seen(d.Flow).Outcomes
-	got, err := m.Try([]Flow{d.Flow}, func(int) bool { return slices.Contains(want, Silence) })
-	if err != nil || slices.Contains(want, got[0]) {
+	want := Expected{
+		(&Judge{World: d.World, Policy: p, Calls: d.Calls}).Seen(d.Flow).Outcomes,
+		d.World.Applications(p, d.Calls).Try(d.Flow),
+	}
+	got, err := m.Try([]Flow{d.Flow}, func(int) bool { return want.silent() })
+	if err != nil || want.Holds(got[0]) {
 		return false
 	}
-	d.Policy, d.Got, d.Want = text, got[0], want
+	d.Policy, d.Got, d.Expected = text, got[0], want
 	return true
 }
 
@@ -48,7 +51,7 @@ func (d *Disagreement) Scenario() string {
 	if d.Calls {
 		tier = "with the syscall tier"
 	}
-	fmt.Fprintf(&b, "# %s, %s: got %s\n", d.Flow, tier, d.Got)
+	fmt.Fprintf(&b, "# %s, %s: got %s, %s\n", d.Flow, tier, d.Got, d.Expected)
 	used := []int{0}
 	for i, dev := range d.World.Devices {
 		if i > 0 && (i == d.Flow.Device || !d.Flow.OnlyBinds() && i == d.Flow.ToDevice || strings.Contains(d.Policy, "$NS_"+dev.Name)) {

@@ -15,6 +15,7 @@ import (
 type Simulation struct {
 	World  *World
 	tables []*simulate.Netfilter // by device
+	picked int                   // ports, until now
 }
 
 // Simulate puts a compiled policy in force.
@@ -53,8 +54,14 @@ var protocolNumbers = map[model.Protocol]uint8{
 }
 
 // Connect sends the packet that opens a flow from an address, and the answer
-// of a datagram; it returns what the application sees.
+// of a datagram; it returns what the application sees. Where the flow binds no
+// port, it comes from another one each time: who has the port of a datagram that
+// was allowed may go on in its name.
 func (s *Simulation) Connect(f Flow, from netip.AddrPort) string {
+	if f.Bind.Port() == 0 && f.Protocol.HasPorts() {
+		from = netip.AddrPortFrom(from.Addr(), uint16(EphemeralFirst+s.picked%(EphemeralLast-EphemeralFirst+1)))
+		s.picked++
+	}
 	p := simulate.Packet{
 		Protocol: protocolNumbers[f.Protocol], Source: from, Dest: f.To,
 		TCPFlags: tcpSYN, SCTPInit: true, Cgroups: cgroupIDs(f.Cgroup),

@@ -1,7 +1,8 @@
 // Package conform holds three things against one another: what a policy means
-// ([model.Decide]), what the compiled rules do to packets ([simulate]), and
-// what real sockets get from the kernel. It draws a world, a random policy in
-// it, and flows at the edges of the policy's rules.
+// ([model.Decide]), what the compiled policy does to packets and calls
+// (simulated: [Applications]), and what real sockets get from the kernel. It
+// draws a world, a random policy in it, and flows at the edges of the policy's
+// rules.
 package conform
 
 import (
@@ -155,6 +156,33 @@ func (w *World) Receiver(device int, protocol model.Protocol, to netip.AddrPort)
 		}
 	}
 	return nil
+}
+
+// source is the address that the kernel picks for what a flow sends.
+func (w *World) source(f Flow) netip.Addr {
+	to := f.To.Addr()
+	switch {
+	case to.IsLoopback() && to.Is4():
+		return loopbacks[0] // the source of the route to 127.0.0.0/8
+	case f.Near():
+		return to
+	}
+	return first(w.Devices[f.Device], to.Is4())
+}
+
+// bound is what the kernel says to a bind that nothing refuses.
+func (w *World) bound(f Flow, to netip.AddrPort) string {
+	if !to.Addr().IsUnspecified() && !to.Addr().IsLoopback() && !slices.Contains(w.Devices[f.Device].Addresses, to.Addr()) {
+		return string(model.EADDRNOTAVAIL)
+	}
+	for _, l := range w.Listeners {
+		overlaps := l.Address.Addr() == to.Addr() ||
+			l.Address.Addr().Is4() == to.Addr().Is4() && (l.Address.Addr().IsUnspecified() || to.Addr().IsUnspecified())
+		if l.Device == f.Device && l.Protocol == f.Protocol && l.Address.Port() == to.Port() && overlaps {
+			return string(model.EADDRINUSE)
+		}
+	}
+	return Ok
 }
 
 // Options are what policies of the world are drawn from. Their text has $CG

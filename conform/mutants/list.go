@@ -1,12 +1,12 @@
 package main
 
 // mutant is a deliberate fault: one place of a file of package compiler, and
-// what stands there instead.
+// what stands there instead. Those of syscalls.go show in calls, the others in
+// packets.
 type mutant struct {
 	fault    string
 	file     string
 	old, new string
-	kernel   bool // only calls show it, which are not simulated
 }
 
 var mutants = []mutant{
@@ -81,20 +81,20 @@ var mutants = []mutant{
 	{fault: "rules that name the namespace itself are shared with others", file: "alike.go",
 		old: " || names(r.Peers, n.Name)", new: ""},
 
-	{fault: "calls: a namespace does not reach itself", file: "syscalls.go", kernel: true,
+	{fault: "calls: a namespace does not reach itself", file: "syscalls.go",
 		old: "Needs: syscalls.NeedPeer, Action: syscalls.Allow}", new: "Needs: syscalls.NeedPeer, Action: syscalls.Deny}"},
-	{fault: "calls: a rule's local addresses are not asked", file: "syscalls.go", kernel: true,
+	{fault: "calls: a rule's local addresses are not asked", file: "syscalls.go",
 		old: "	verdict.Needs |= syscalls.NeedLocal\n", new: ""},
-	{fault: "calls: a rule's ports are not asked", file: "syscalls.go", kernel: true,
+	{fault: "calls: a rule's ports are not asked", file: "syscalls.go",
 		old: "		verdict.Needs |= syscalls.NeedPort\n", new: ""},
-	{fault: "calls: whoever uses a namespace's address is it", file: "syscalls.go", kernel: true,
+	{fault: "calls: whoever uses a namespace's address is it", file: "syscalls.go",
 		old: "addressEntries(syscalls.PeerRemoteAddress, remote)", new: "addressEntries(syscalls.PeerAddress, remote)"},
-	{fault: "calls: a rule's errno is lost", file: "syscalls.go", kernel: true,
+	{fault: "calls: a rule's errno is lost", file: "syscalls.go",
 		old: "verdict.Error = errnoNumber(r.Error)\n", new: "verdict.Error = errnoNumber(model.EACCES)\n"},
-	{fault: "calls: a namespace takes its own ports for another's", file: "syscalls.go", kernel: true,
+	{fault: "calls: a namespace takes its own ports for another's", file: "syscalls.go",
 		old: "n.Device != device || n.Name == but {", new: "n.Device != device {"},
-	{fault: "calls: audit refuses", file: "syscalls.go", kernel: true,
+	{fault: "calls: audit refuses", file: "syscalls.go",
 		old: "Audit: n.Mode == model.Audit}", new: "Audit: false}"},
-	{fault: "calls: ::/0 holds the addresses of IPv4", file: "syscalls.go", kernel: true,
+	{fault: "calls: ::/0 holds the addresses of IPv4", file: "syscalls.go",
 		old: "slices.Compare(e.Last[:], behindMapped[:]) >= 0 {", new: "false {"},
 }

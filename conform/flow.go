@@ -122,12 +122,12 @@ func (a *Aim) Draw(pick func(n int) int) Flow {
 // target draws where a flow goes: most often where somebody listens.
 func (a *Aim) target(f *Flow, pick func(int) int) {
 	w := a.Judge.World
-	for range 8 {
+	for n := 0; n < 8 && len(w.Listeners) > 0; n++ {
 		l := w.Listeners[pick(len(w.Listeners))]
 		if n := len(a.managed.listeners); n > 0 && pick(4) > 0 {
 			l = w.Listeners[a.managed.listeners[pick(n)]]
 		}
-		addr := l.Address.Addr()
+		addr := l.target().Addr()
 		if addr.IsUnspecified() {
 			addrs := w.localAddresses(l.Device)
 			if addr = addrs[pick(len(addrs))]; addr.Is4() != l.Address.Addr().Is4() {

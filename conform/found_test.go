@@ -70,7 +70,7 @@ func foundWorld() *World {
 	w := &World{Devices: devices(), at: make(map[listenerKey]int)}
 	for _, f := range found {
 		if !f.flow.OnlyBinds() && visible(f.flow.Protocol) {
-			w.add(Listener{f.flow.ToDevice, "d", f.flow.Protocol, f.flow.To})
+			w.add(Listener{Device: f.flow.ToDevice, Cgroup: "d", Protocol: f.flow.Protocol, Address: f.flow.To})
 		}
 	}
 	return w

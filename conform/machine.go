@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/cgroup"
@@ -20,6 +22,7 @@ import (
 	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
+	"github.com/sockns/sockns/syscalls"
 )
 
 // Machine is a world on the kernel: network namespaces, cgroups and processes
@@ -206,23 +209,46 @@ func (m *Machine) start(cgroup string) (*worker, error) {
 	return &worker{cmd, in, gob.NewEncoder(in), gob.NewDecoder(out)}, cmd.Start()
 }
 
-// listen opens all listening sockets.
+// listen opens the listening sockets of a world that is not fresh.
 func (m *Machine) listen() error {
-	orders := make(map[string]order)
-	for _, l := range m.World.Listeners {
-		o := orders[l.Cgroup]
-		o.Listen = append(o.Listen, socket{l.Device, l.Protocol, l.Address})
-		orders[l.Cgroup] = o
-	}
-	answers, err := m.ask(orders)
-	for c, a := range answers {
-		for i, said := range a.Outcomes {
-			if said != Ok {
-				err = errors.Join(err, fmt.Errorf("%s: listen %v: %s", nameOf(c), orders[c].Listen[i], said))
-			}
+	list := slices.Clone(m.World.Listeners)
+	slices.SortStableFunc(list, func(a, b Listener) int { return strings.Compare(a.Cgroup, b.Cgroup) })
+	said, err := m.Listen(list)
+	for i, l := range list {
+		if err == nil && said[i] != Ok {
+			err = fmt.Errorf("%s: listen %v: %s", nameOf(l.Cgroup), l.Address, said[i])
 		}
 	}
 	return err
+}
+
+// Silence closes all that listens.
+func (m *Machine) Silence() error {
+	orders := make(map[string]order)
+	for _, c := range Cgroups {
+		orders[c] = order{Close: true}
+	}
+	_, err := m.ask(orders)
+	return err
+}
+
+// Listen has sockets listen, one after the other, and returns what each sees.
+func (m *Machine) Listen(list []Listener) ([]string, error) {
+	said := make([]string, 0, len(list))
+	for len(list) > 0 {
+		cgroup := list[0].Cgroup
+		var o order
+		for len(list) > 0 && list[0].Cgroup == cgroup {
+			o.Listen = append(o.Listen, socket{list[0].Device, list[0].Protocol, list[0].Address})
+			list = list[1:]
+		}
+		answers, err := m.ask(map[string]order{cgroup: o})
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, answers[cgroup].Outcomes...)
+	}
+	return said, nil
 }
 
 // ask gives workers their orders, all at the same time.
@@ -263,6 +289,46 @@ func (m *Machine) Apply(text string) error {
 	}
 	for _, d := range program.Devices {
 		if err := m.load(d.Name, d.Table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Renew puts a policy in force where nothing listens, has the sockets of a
+// fresh world listen, and returns what each sees.
+func (m *Machine) Renew(text string) ([]string, error) {
+	if err := m.Silence(); err != nil {
+		return nil, err
+	}
+	if err := m.Apply(text); err != nil {
+		return nil, err
+	}
+	if err := m.forgetClaims(); err != nil {
+		return nil, err
+	}
+	return m.Listen(m.World.Binds)
+}
+
+// forgetClaims has the tier forget who asked for loopback addresses, which it
+// knows for 10 s: longer than a policy is in force here.
+func (m *Machine) forgetClaims() error {
+	dir, err := syscalls.MountBpffs()
+	if err != nil {
+		return err
+	}
+	claims, err := ebpf.LoadPinnedMap(filepath.Join(dir, "sockns", fmt.Sprint(m.host.Instance()), "map_claims"), nil)
+	if err != nil {
+		return err
+	}
+	defer claims.Close()
+	var keys [][]byte
+	var key, value []byte
+	for all := claims.Iterate(); all.Next(&key, &value); {
+		keys = append(keys, slices.Clone(key))
+	}
+	for _, k := range keys {
+		if err := claims.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
 	}

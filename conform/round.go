@@ -19,8 +19,9 @@ const (
 	retries      = 2    // of a flow that gets something else than it should
 )
 
-// Round plays one round on the kernel. Odd rounds have the syscall tier, in
-// even ones packets alone decide.
+// Round plays one round on the kernel. In every second one packets alone
+// decide; the others have the syscall tier, and of these every second one
+// sockets that begin to listen under each policy anew.
 type Round struct {
 	Seed  uint64
 	Index int
@@ -44,25 +45,30 @@ type Disagreement struct {
 	Flow   Flow
 	Got    string
 	Expected
+	listens int // from 1: the flow is this one of the world's binds
 }
 
 // Expected is what a flow should get.
 type Expected struct {
 	Want      []string // what the policy says: one of them
-	Simulated string   // what the compiled policy does, simulated
+	Simulated string   // what the compiled policy does, simulated; empty in a fresh world
 }
 
 // Holds reports whether what a flow gets is what the policy says and what the
 // simulation foretells.
 func (e Expected) Holds(got string) bool {
-	return slices.Contains(e.Want, got) && got == e.Simulated
+	return slices.Contains(e.Want, got) && (got == e.Simulated || e.Simulated == "")
 }
 
 func (e Expected) silent() bool { return slices.Contains(e.Want, Silence) }
 
 // String names what is expected.
 func (e Expected) String() string {
-	return fmt.Sprintf("want %s; simulated: %s", strings.Join(e.Want, " or "), e.Simulated)
+	text := "want " + strings.Join(e.Want, " or ")
+	if e.Simulated != "" {
+		text += "; simulated: " + e.Simulated
+	}
+	return text
 }
 
 // Play plays the round and returns the first disagreement, if there is one.
@@ -70,6 +76,9 @@ func (e Expected) String() string {
 func (r Round) Play(count func(Tally)) (*Disagreement, error) {
 	random := rand.New(rand.NewPCG(r.Seed, uint64(r.Index)))
 	w := NewWorld(random)
+	if r.Index%4 == 3 {
+		w = NewFreshWorld(random)
+	}
 	m, err := OpenMachine(w, r.Index%2 == 1)
 	if err != nil {
 		return nil, err
@@ -93,11 +102,15 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 		if err != nil {
 			return nil, err
 		}
-		if err := m.Apply(text); err != nil {
+		judge := &Judge{World: w, Policy: p, Calls: m.Calls}
+		d, err := enforce(m, judge, text)
+		if err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, text)
 		}
-		aim := NewAim(&Judge{World: w, Policy: p, Calls: m.Calls}, []model.Protocol{model.TCP, model.UDP}, true)
-		d, err := hold(m, aim, draw(aim, random, flowsOfEach), count)
+		if d == nil {
+			aim := NewAim(judge, []model.Protocol{model.TCP, model.UDP}, true)
+			d, err = hold(m, aim, draw(aim, random, flowsOfEach), count)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -109,26 +122,51 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 	return nil, nil
 }
 
+// enforce puts a policy in force. In a fresh world its sockets listen then; what
+// they see is held against what they should.
+func enforce(m *Machine, j *Judge, text string) (*Disagreement, error) {
+	if !m.World.Fresh {
+		return nil, m.Apply(text)
+	}
+	got, err := m.Renew(text)
+	if err != nil {
+		return nil, err
+	}
+	for i, want := range j.Listen() {
+		if !slices.Contains(want.Outcomes, got[i]) {
+			return &Disagreement{Flow: m.World.Binds[i].bind(), Got: got[i], Expected: Expected{Want: want.Outcomes}, listens: i + 1}, nil
+		}
+	}
+	return nil, nil
+}
+
 // draw draws flows that don't get in one another's way: no two bind the same
-// address and port.
+// address and port, and none an address of loopback that another one asks for.
 func draw(a *Aim, random *rand.Rand, n int) []Flow {
 	type bound struct {
 		device   int
 		protocol model.Protocol
 		local    netip.AddrPort
 	}
+	of := func(f Flow) bound { return bound{f.Device, f.Protocol, f.Bind} }
 	taken := make(map[bound]bool)
+	for _, l := range a.Judge.World.Binds {
+		taken[of(l.bind())] = true
+	}
 	flows := make([]Flow, n)
 	for i := range flows {
-		f := a.Draw(random.IntN)
-		if !f.OnlyBinds() && f.Bind.Port() != 0 {
-			b := bound{f.Device, f.Protocol, f.Bind}
-			if taken[b] {
+		flows[i] = a.Draw(random.IntN)
+		if f := flows[i]; f.OnlyBinds() && f.Bind.Addr() == loopbacks[0] {
+			taken[of(f)] = true
+		}
+	}
+	for i := range flows {
+		if f := &flows[i]; !f.OnlyBinds() && f.Bind.Port() != 0 {
+			if taken[of(*f)] {
 				f.Bind = netip.AddrPort{}
 			}
-			taken[b] = true
+			taken[of(*f)] = true
 		}
-		flows[i] = f
 	}
 	return flows
 }
@@ -137,7 +175,7 @@ func draw(a *Aim, random *rand.Rand, n int) []Flow {
 // should: first those that only bind, one worker after the other, then the
 // others at the same time.
 func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, error) {
-	apps := a.Judge.World.Applications(a.Judge.Policy, a.Judge.Calls)
+	simulated := simulation(a.Judge)
 	tally := Tally{Policies: 1, Decisions: len(flows), Seen: make(map[string]int)}
 	groups := make(map[string][]Flow)
 	const together = "all" // no cgroup is called so
@@ -156,7 +194,7 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 		}
 		want := make([]Expected, len(group))
 		for i, f := range group {
-			want[i] = Expected{a.Judge.Seen(f).Outcomes, apps.Try(f)}
+			want[i] = Expected{a.Judge.Seen(f).Outcomes, simulated(f)}
 		}
 		got, err := m.Try(group, func(i int) bool { return want[i].silent() })
 		if err != nil {
@@ -186,6 +224,14 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 	}
 	count(tally)
 	return nil, nil
+}
+
+// simulation returns what foretells flows. Steered listeners are not simulated.
+func simulation(j *Judge) func(Flow) string {
+	if j.World.Fresh {
+		return func(Flow) string { return "" }
+	}
+	return j.World.Applications(j.Policy, j.Calls).Try
 }
 
 // kind joins outcomes that differ in a name only.

@@ -28,6 +28,9 @@ type Judge struct {
 	World  *World
 	Policy *model.Policy
 	Calls  bool // the syscall tier is there
+
+	claims map[claim]string // who asked for a loopback address first
+	hidden []string         // the namespaces that have a hidden address
 }
 
 // Seen is what an application may see, and the decision that it follows from.
@@ -39,12 +42,12 @@ type Seen struct {
 // Flow returns the flow in the words of the model.
 func (j *Judge) Flow(f Flow) model.Flow {
 	m := model.Flow{Protocol: f.Protocol, From: j.end(f.Device, f.Cgroup), To: j.end(f.ToDevice, "")}
-	if l := j.World.Receiver(f.ToDevice, f.Protocol, f.To); l != nil {
-		m.To = j.end(f.ToDevice, l.Cgroup)
-	}
-	m.To.Address = f.To
 	m.From.Address = f.Bind
 	m.From.Picked = j.picked(f, m.From)
+	m.To.Address = f.To
+	if l := j.receiver(f, m.From); l != nil {
+		m.To.Namespace = j.World.Owner(j.Policy, f.ToDevice, l.Cgroup)
+	}
 	return m
 }
 
@@ -94,17 +97,11 @@ func (j *Judge) Seen(f Flow) Seen {
 	m := j.Flow(f)
 	n := j.answers(m.From)
 	switch {
-	case n == nil && f.OnlyBinds():
-		return Seen{Outcomes: []string{j.World.bound(f, f.Bind)}}
+	case f.OnlyBinds():
+		s, _ := j.bind(f)
+		return s
 	case n == nil:
 		return j.Packets(f)
-	case f.OnlyBinds():
-		v := model.DecideBind(j.Policy, m.From.Namespace, f.Protocol, f.Bind)
-		s := Seen{Decision: model.Decision{FromBind: v}, Outcomes: []string{j.World.bound(f, j.rewritten(n, m.From.Namespace, f))}}
-		if v.Refuses() {
-			s.Outcomes[0] = string(j.bindError(v, n, m.From.Namespace, f))
-		}
-		return s
 	}
 	return j.calls(f, m, n)
 }
@@ -113,8 +110,12 @@ func (j *Judge) Seen(f Flow) Seen {
 // where calls don't.
 func (j *Judge) calls(f Flow, m model.Flow, n *model.SocketNamespace) Seen {
 	d := model.Decide(j.Policy, m)
-	if d.FromBind.Refuses() {
-		return Seen{d, []string{"bind " + string(d.FromBind.Error)}}
+	if f.Bind.Addr().IsValid() {
+		bound := f
+		bound.To = netip.AddrPort{}
+		if s, _ := j.bind(bound); s.Outcomes[0] != Ok {
+			return Seen{d, []string{"bind " + s.Outcomes[0]}}
+		}
 	}
 	// A datagram of a socket that is bound may be an answer.
 	answering := f.Protocol == model.UDP && f.Bind.Addr().IsValid() && (!f.SendTo || f.Bind.Port() != 0)
@@ -152,44 +153,6 @@ func (j *Judge) bindError(v model.Verdict, n *model.SocketNamespace, namespace s
 		return model.EADDRINUSE
 	}
 	return v.Error
-}
-
-// hiddenHome stands for the addresses at which the tier binds listeners that
-// can't have the address they ask for. No socket of a world is bound there.
-var hiddenHome = netip.MustParseAddr("127.64.0.1")
-
-// rewritten is what a bind of a namespace becomes.
-func (j *Judge) rewritten(n *model.SocketNamespace, namespace string, f Flow) netip.AddrPort {
-	to := f.Bind
-	if n.Mode == model.Audit {
-		return to
-	}
-	four, steered := to.Addr().Is4(), f.Protocol == model.TCP && to.Port() != 0
-	at := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, to.Port()) }
-	switch {
-	case steered && to.Addr() == loopbacks[0] && j.heldByOther(f, namespace):
-		return at(hiddenHome)
-	case !to.Addr().IsUnspecified() || len(n.Addresses) == 0:
-		return to
-	case steered:
-		if own := ownSource(n, four); slices.Contains(j.World.Devices[f.Device].Addresses, own) {
-			return at(own)
-		}
-		if four {
-			return at(hiddenHome)
-		}
-		return to // there are hidden addresses of IPv4 only
-	}
-	var own []model.AddressRange
-	for _, a := range n.Addresses {
-		if a.First.Is4() == four && !a.First.IsLoopback() {
-			own = append(own, a)
-		}
-	}
-	if len(own) == 1 && own[0].First == own[0].Last {
-		return at(own[0].First)
-	}
-	return to
 }
 
 // heldByOther reports whether a socket that is not the namespace's gets what is
@@ -234,7 +197,9 @@ func visible(p model.Protocol) bool { return p == model.TCP || p == model.UDP }
 
 // reached is what is seen of a flow that nothing refuses.
 func (j *Judge) reached(f Flow) string {
-	if l := j.World.Receiver(f.ToDevice, f.Protocol, f.To); l != nil {
+	from := j.end(f.Device, f.Cgroup)
+	from.Address, from.Picked = f.Bind, j.picked(f, from)
+	if l := j.receiver(f, from); l != nil {
 		return nameOf(l.Cgroup)
 	}
 	return string(model.ECONNREFUSED)

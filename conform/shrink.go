@@ -26,13 +26,21 @@ func (d *Disagreement) shrink(m *Machine) {
 // still reports whether a policy has a disagreement about the flow, and notes it if so.
 func (d *Disagreement) still(m *Machine, text string) bool {
 	p, err := d.World.Parse(text)
-	if err != nil || m.Apply(text) != nil {
+	if err != nil || !m.World.Fresh && m.Apply(text) != nil {
 		return false
 	}
-	want := Expected{
-		(&Judge{World: d.World, Policy: p, Calls: d.Calls}).Seen(d.Flow).Outcomes,
-		d.World.Applications(p, d.Calls).Try(d.Flow),
+	j := &Judge{World: d.World, Policy: p, Calls: d.Calls}
+	if m.World.Fresh {
+		other, err := enforce(m, j, text)
+		if err != nil || other == nil && d.listens > 0 || other != nil && other.listens != d.listens {
+			return false
+		}
+		if other != nil {
+			d.Policy, d.Got, d.Expected = text, other.Got, other.Expected
+			return true
+		}
 	}
+	want := Expected{j.Seen(d.Flow).Outcomes, simulation(j)(d.Flow)}
 	got, err := m.Try([]Flow{d.Flow}, func(int) bool { return want.silent() })
 	if err != nil || want.Holds(got[0]) {
 		return false
@@ -85,16 +93,50 @@ func (d *Disagreement) Scenario() string {
 		}
 		return "@" + name(device)
 	}
-	for _, l := range d.listeners() {
-		fmt.Fprintf(&b, "listen %s%s %s %s\n", nameOf(l.Cgroup), at(l.Device), l.Protocol, l.Address)
+	listen := func(l Listener, said string) {
+		fmt.Fprintf(&b, "listen %s%s %s %s%s\n", nameOf(l.Cgroup), at(l.Device), l.Protocol, l.Address, said)
 	}
-	step := strings.Replace(d.Flow.in(name), "sendto ", "connect ", 1)
+	if !d.World.Fresh {
+		for _, l := range d.listeners() {
+			listen(l, "")
+		}
+	}
+	b.WriteString("apply\n")
+	if d.World.Fresh {
+		d.listen(listen)
+	}
+	if d.listens > 0 {
+		return b.String()
+	}
 	want := make([]string, len(d.Want))
 	for i, w := range d.Want {
 		want[i] = strings.TrimPrefix(w, "bind ")
 	}
-	fmt.Fprintf(&b, "apply\n%s = %s\n", step, strings.Join(want, "|"))
+	step := strings.Replace(d.Flow.in(name), "sendto ", "connect ", 1)
+	fmt.Fprintf(&b, "%s = %s\n", step, strings.Join(want, "|"))
 	return b.String()
+}
+
+// listen tells of those that try to listen on the flow's port in a fresh
+// world, and what they should see.
+func (d *Disagreement) listen(tell func(l Listener, said string)) {
+	p, err := d.World.Parse(d.Policy)
+	if err != nil {
+		return
+	}
+	device, port := d.Flow.ToDevice, d.Flow.To.Port()
+	if d.Flow.OnlyBinds() {
+		device, port = d.Flow.Device, d.Flow.Bind.Port()
+	}
+	for i, s := range (&Judge{World: d.World, Policy: p, Calls: d.Calls}).Listen() {
+		l := d.World.Binds[i]
+		if l.Device == device && l.Protocol == d.Flow.Protocol && l.Address.Port() == port {
+			tell(l, " = "+s.Outcomes[0])
+		}
+		if i+1 == d.listens {
+			return
+		}
+	}
 }
 
 // listeners returns those that the flow meets.

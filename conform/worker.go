@@ -21,8 +21,10 @@ import (
 // test's own binary, started again with workerVariable set.
 const workerVariable = "SOCKNS_CONFORM_WORKER"
 
-// order is what a worker is told: to listen, or to try flows all at once.
+// order is what a worker is told: to close what listens, to listen, or to try
+// flows all at once.
 type order struct {
+	Close  bool
 	Listen []socket
 	Try    []try
 }
@@ -87,6 +89,9 @@ func work(args []string) error {
 			return err
 		}
 		var a answer
+		if o.Close {
+			server.close()
+		}
 		for _, l := range o.Listen {
 			if err := c.enter(l.Device); err != nil {
 				return err
@@ -148,11 +153,12 @@ func reset(fd int) {
 type server struct {
 	name  []byte
 	epoll int
+	open  []int
 }
 
 func newServer(name string) (*server, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return &server{[]byte(name), fd}, err
+	return &server{name: []byte(name), epoll: fd}, err
 }
 
 const datagrams = 1 << 30 // in the data of an event: the socket is one of UDP
@@ -162,18 +168,25 @@ func (s *server) listen(l socket) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, sockaddr(l.Address)); err != nil {
-		return err
-	}
 	data := int32(fd)
-	if l.Protocol == model.TCP {
-		if err := unix.Listen(fd, 4096); err != nil {
-			return err
-		}
+	if err = unix.Bind(fd, sockaddr(l.Address)); err == nil && l.Protocol == model.TCP {
+		err = unix.Listen(fd, 4096)
 	} else {
 		data |= datagrams
 	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	s.open = append(s.open, fd)
 	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: data})
+}
+
+func (s *server) close() {
+	for _, fd := range s.open {
+		_ = unix.Close(fd)
+	}
+	s.open = nil
 }
 
 func (s *server) serve() {

@@ -24,7 +24,12 @@ import (
 type World struct {
 	Devices   []Device
 	Listeners []Listener
-	at        map[listenerKey]int
+	// Fresh says that sockets begin to listen under each policy anew, so that
+	// it refuses some and steers others. Until then there are none.
+	Fresh bool
+	// Binds are what a fresh world's sockets try to listen on, in their order.
+	Binds []Listener
+	at    map[listenerKey]int
 }
 
 // Device is a network namespace. The last one of a world is named by no
@@ -41,6 +46,18 @@ type Listener struct {
 	Cgroup   string // of [Cgroups]
 	Protocol model.Protocol
 	Address  netip.AddrPort // its Addr may be the wildcard of a family
+	// Asked is what the socket asked for, if it is steered: Address is then
+	// where the kernel has it. Owner is the socket namespace that it is of.
+	Asked netip.AddrPort
+	Owner string
+}
+
+// target is the address that reaches a listener.
+func (l Listener) target() netip.AddrPort {
+	if l.Asked.IsValid() {
+		return l.Asked
+	}
+	return l.Address
 }
 
 type listenerKey struct {
@@ -86,6 +103,40 @@ func NewWorld(r *rand.Rand) *World {
 	return w
 }
 
+// NewFreshWorld draws a world whose sockets listen under each policy anew. Of
+// several at the same address and port a policy may let more than one listen.
+func NewFreshWorld(r *rand.Rand) *World {
+	w := &World{Devices: devices(), Fresh: true}
+	for d := range w.Devices {
+		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
+			for _, port := range ports {
+				for range 3 + r.IntN(7) {
+					addrs := w.localAddresses(d)
+					if protocol == model.TCP && r.IntN(2) == 0 {
+						addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv4Unspecified(), netip.IPv6Unspecified(), loopbacks[0], loopbacks[0]}
+					}
+					w.Binds = append(w.Binds, Listener{
+						Device: d, Cgroup: Cgroups[r.IntN(len(Cgroups))], Protocol: protocol,
+						Address: netip.AddrPortFrom(addrs[r.IntN(len(addrs))], port),
+					})
+				}
+			}
+		}
+	}
+	// A worker binds all of its own at once.
+	r.Shuffle(len(w.Binds), func(i, j int) { w.Binds[i], w.Binds[j] = w.Binds[j], w.Binds[i] })
+	order := r.Perm(len(Cgroups))
+	slices.SortStableFunc(w.Binds, func(a, b Listener) int {
+		return order[slices.Index(Cgroups, a.Cgroup)] - order[slices.Index(Cgroups, b.Cgroup)]
+	})
+	return w
+}
+
+// Empty returns a fresh world in which nothing listens yet.
+func (w *World) Empty() *World {
+	return &World{Devices: w.Devices, Fresh: true, Binds: w.Binds, at: make(map[listenerKey]int)}
+}
+
 // devices returns those of every world.
 func devices() []Device {
 	var list []Device
@@ -110,7 +161,7 @@ func (w *World) add(l Listener) {
 func (w *World) listen(r *rand.Rand, device int, protocol model.Protocol, port uint16) {
 	wild4, wild6 := false, false
 	add := func(addr netip.Addr) {
-		w.add(Listener{device, Cgroups[r.IntN(len(Cgroups))], protocol, netip.AddrPortFrom(addr, port)})
+		w.add(Listener{Device: device, Cgroup: Cgroups[r.IntN(len(Cgroups))], Protocol: protocol, Address: netip.AddrPortFrom(addr, port)})
 	}
 	// The answers of a UDP wildcard may come from another address than was asked.
 	if protocol == model.TCP {

@@ -19,7 +19,8 @@ var (
 	flows    = flag.Int("flows", 24000, "decisions to make on the kernel, at least")
 	seed     = flag.Uint64("seed", 0, "what is drawn; 0: another each time")
 	shrink   = flag.Bool("shrink", true, "look for the least policy that shows a disagreement")
-	parallel = flag.Int("machines", 4, "machines at the same time")
+	steered  = flag.Bool("steered", false, "only rounds with steered listeners")
+	parallel = flag.Int("machines", 8, "machines at the same time")
 )
 
 func TestMain(m *testing.M) {
@@ -48,6 +49,9 @@ func TestKernelDoesWhatThePolicySays(t *testing.T) {
 	for range min(*parallel, rounds) {
 		wait.Go(func() {
 			for i := int(next.Add(1)) - 1; i < rounds && !failed.Load(); i = int(next.Add(1)) - 1 {
+				if *steered {
+					i = 4*i + 3
+				}
 				play(t, i, &total, &failed)
 			}
 		})

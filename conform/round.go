@@ -14,7 +14,7 @@ import (
 // A round is a world, some policies in force one after the other, and flows
 // under each. All of it follows from two numbers.
 const (
-	policiesEach = 6    // in a round
+	policiesEach = 3    // in a round
 	flowsOfEach  = 2000 // under a policy
 	retries      = 2    // of a flow that gets something else than it should
 )

@@ -239,12 +239,15 @@ func (w *World) bound(f Flow, to netip.AddrPort) string {
 // Options are what policies of the world are drawn from. Their text has $CG
 // for the world's cgroup and $NS_name for the path of a network namespace.
 func (w *World) Options() modeltest.Options {
-	o := modeltest.Options{Pattern: "$CG/" + pattern, Ports: edgePorts, Addresses: loopbacks}
+	o := modeltest.Options{Pattern: "$CG/" + pattern, Ports: edgePorts, Addresses: loopbacks, Local: make(map[string][]netip.Addr)}
 	for _, c := range claimable {
 		o.Cgroups = append(o.Cgroups, "$CG/"+c)
 	}
 	for i, d := range w.Devices {
 		o.Addresses = append(o.Addresses[:len(o.Addresses):len(o.Addresses)], d.Addresses...)
+		if d.Managed {
+			o.Local[d.Name] = d.Addresses
+		}
 		if i > 0 && d.Managed {
 			o.Devices = append(o.Devices, "$NS_"+d.Name)
 		}

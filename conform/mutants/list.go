@@ -7,6 +7,7 @@ type mutant struct {
 	fault    string
 	file     string
 	old, new string
+	kernel   bool // only steered listeners show it, which are not simulated
 }
 
 var mutants = []mutant{
@@ -97,4 +98,32 @@ var mutants = []mutant{
 		old: "Audit: n.Mode == model.Audit}", new: "Audit: false}"},
 	{fault: "calls: ::/0 holds the addresses of IPv4", file: "syscalls.go",
 		old: "slices.Compare(e.Last[:], behindMapped[:]) >= 0 {", new: "false {"},
+	{fault: "calls: the last port of a range is left out", file: "syscalls.go",
+		old: "PortFirst: p.First, PortLast: p.Last}", new: "PortFirst: p.First, PortLast: max(p.First, p.Last-1)}"},
+	{fault: "calls: unmanaged means the namespace itself", file: "syscalls.go",
+		old: "syscalls.Entry{Kind: syscalls.PeerUnmanaged}", new: "syscalls.Entry{Kind: syscalls.PeerSelf}"},
+	{fault: "calls: a rule for UDP is one for TCP", file: "syscalls.go",
+		old: "model.UDP: syscalls.UDP,", new: "model.UDP: syscalls.TCP,"},
+	{fault: "calls: the verdict of a deny is to allow", file: "syscalls.go",
+		old: "		verdict.Action = syscalls.Deny\n", new: ""},
+	{fault: "calls: a default allows", file: "syscalls.go",
+		old: "		end.Action, end.Error = syscalls.Deny, errnoNumber(errno)\n", new: ""},
+	{fault: "calls: a rule in audit decides", file: "syscalls.go",
+		old: "			verdict.Action |= syscalls.Audit\n", new: ""},
+	{fault: "calls: local addresses of any speak of the wildcard", file: "syscalls.go",
+		old: "	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: lastAddress}", new: "	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: syscalls.Address{1<<32 - 1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 1}}"},
+	{fault: "calls: a namespace without addresses owns none", file: "syscalls.go",
+		old: "		return syscalls.OwnsAll\n", new: "		return 0\n"},
+	{fault: "calls: a wildcard is bound to the first of several addresses", file: "syscalls.go",
+		old: "len(ranges) == 1 && ranges[0]", new: "len(ranges) >= 1 && ranges[0]"},
+	{fault: "calls: connections come from the address of another family", file: "syscalls.go",
+		old: "range familyAddresses(n, four) {", new: "range familyAddresses(n, !four) {"},
+	{fault: "calls: ports on others' own addresses are taken everywhere", file: "syscalls.go",
+		old: "			at = 2\n", new: "			at = 0\n"},
+	{fault: "calls: the last namespace that lists an address has it", file: "syscalls.go", kernel: true,
+		old: "a.First == a.Last && !taken {", new: "a.First == a.Last && (taken || !taken) {"},
+	{fault: "calls: of listeners, the last in the policy is asked first", file: "syscalls.go", kernel: true,
+		old: "c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)", new: "c.sources[p.SocketNamespaces[i].Name] = uint32(len(p.SocketNamespaces) - i)"},
+	{fault: "calls: an address is nobody's", file: "syscalls.go", kernel: true,
+		old: "Owner: owners[a]}", new: "Owner: owners[a] * 0}"},
 }

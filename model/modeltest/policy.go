@@ -25,6 +25,8 @@ type Options struct {
 	// between these and their neighbours meet the edges of rules.
 	Ports     []uint16
 	Addresses []netip.Addr
+	// Local, if it has any, are the addresses of device namespaces, by name.
+	Local map[string][]netip.Addr
 }
 
 // YAML draws the text of a policy without errors.
@@ -76,13 +78,11 @@ func (g *generator) policy(o Options) string {
 			members = append(members, fmt.Sprintf("{cgroup: %s}", cgroups[last]))
 		}
 		fmt.Fprintf(&b, "    members: [%s]\n", strings.Join(members, ", "))
-		g.device(&b, devices)
-		g.namespace(&b)
+		g.namespace(&b, g.device(&b, devices))
 	}
 	if o.Pattern != "" && g.chance(2) {
 		fmt.Fprintf(&b, "  user:\n    each: %s\n", o.Pattern)
-		g.device(&b, devices)
-		g.namespace(&b)
+		g.namespace(&b, g.device(&b, devices))
 	} else if o.Pattern != "" {
 		// Rules may name it.
 		b.WriteString("  user:\n    members: [{unit: user-absent.service}]\n")
@@ -90,14 +90,19 @@ func (g *generator) policy(o Options) string {
 	return b.String()
 }
 
-func (g *generator) device(b *strings.Builder, devices []string) {
-	if device := devices[g.pick(len(devices))]; device != "host" {
+func (g *generator) device(b *strings.Builder, devices []string) string {
+	device := devices[g.pick(len(devices))]
+	if device != "host" {
 		fmt.Fprintf(b, "    deviceNamespace: %s\n", device)
 	}
+	return device
 }
 
-func (g *generator) namespace(b *strings.Builder) {
-	if g.chance(2) {
+func (g *generator) namespace(b *strings.Builder, device string) {
+	switch local := g.Local[device]; {
+	case len(local) > 0 && g.chance(3):
+		fmt.Fprintf(b, "    addresses: %s\n", g.list(4, func() string { return "'" + local[g.pick(len(local))].String() + "'" }))
+	case g.chance(2):
 		fmt.Fprintf(b, "    addresses: %s\n", g.addresses(3))
 	}
 	if g.chance(6) {

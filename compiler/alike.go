@@ -17,6 +17,9 @@ func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
 			continue
 		}
 		key := string(appendSaid(nil, n))
+		if !r.passes.has(PassAlike) || !r.passes.has(PassShare) {
+			key = n.Name
+		}
 		c := alike[key]
 		if c == nil {
 			c = lowerPolicy(r, n)

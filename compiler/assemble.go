@@ -342,20 +342,23 @@ var accept = nft.Verdict{Kind: nft.VerdictAccept}
 
 // endings makes the chains that policies end in.
 func (a *assembly) endings() {
-	var answers, pass []nft.Rule
-	pass = append(pass, ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept))
+	var answers, remember []nft.Rule
 	for _, f := range families {
 		set := answersSet(f.number, a.policy.UDPTimeout)
 		answers = append(answers, ruleOf(nft.MatchSet{Set: set, Key: []nft.Field{
 			{Kind: f.source}, {Kind: nft.FieldSport}, {Kind: f.dest}, {Kind: nft.FieldDport}}}, accept))
-		pass = append(pass, ruleOf(nft.Update{Set: set, Key: []nft.Field{
+		remember = append(remember, ruleOf(nft.Update{Set: set, Key: []nft.Field{
 			{Kind: f.dest}, {Kind: nft.FieldDport}, {Kind: f.source}, {Kind: nft.FieldSport}}}, accept))
 	}
+	remember = append(remember, ruleOf(accept))
+	sender := ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
-	a.chain(chainPass, "allowed; the answer to a datagram may come back", append(pass, ruleOf(accept))...)
+	a.chain(chainPass, "allowed; the answer to a datagram may come back",
+		append([]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember...)...)
 	a.chain(chainAdmit, "the accepting end allows: what does the connecting end say?",
-		ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}),
-		ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
+		sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
+	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(accept))
+	a.chain(chainAdmit+transports{udp: true}.suffix(), "", append([]nft.Rule{sender}, remember...)...)
 	receiver := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
 	for i := len(a.deep) - 1; i >= 0; i-- {
 		receiver = append(receiver, ruleOf(nft.SetPriorityMap{Key: cgroupKey(a.deep[i]), Map: identityMap(a.deep[i])}))

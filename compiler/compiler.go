@@ -8,11 +8,14 @@
 //	alike      namespaces that say the same are lowered once
 //	lists      rules become clauses whose peers are matches, not names
 //	lower      clauses become rules of chains; first match wins exactly
+//	transports a list that is much of TCP and of UDP is written for each
 //	questions  what is dear to find out is asked as late as it can be
 //	policy     the chains of one socket namespace: connect, local, accept, self
 //	share      namespaces with the same rules get the same chains, named by content
 //	assemble   maps from cgroups to chains, and the base chains that ask them
 //	notes      what differs from what was asked
+//
+// Those that make packets or applies cheaper can be left out: [Passes].
 //
 // docs/architecture.md explains the shape of the table.
 package compiler
@@ -40,28 +43,32 @@ type Device struct {
 
 // Compile compiles a policy that has no errors. A device namespace that is
 // absent from the facts does not exist now and gets no table.
-func Compile(p *model.Policy, f Facts) *Program {
+func Compile(p *model.Policy, f Facts) *Program { return CompileWith(p, f, AllPasses) }
+
+// CompileWith compiles with some of the optimising passes alone. What is decided
+// is the same.
+func CompileWith(p *model.Policy, f Facts, passes Passes) *Program {
 	prog := &Program{Notes: notes(p, f)}
 	for _, d := range p.DeviceNamespaces {
 		facts, ok := f.Devices[d.Name]
 		if !ok {
 			continue
 		}
-		table, index := compileDevice(p, d.Name, facts, f)
+		table, index := compileDevice(p, d.Name, facts, f, passes)
 		prog.Devices = append(prog.Devices, Device{Name: d.Name, Table: table, Index: index})
 	}
 	return prog
 }
 
-func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts) (*nft.Table, *Index) {
+func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts, passes Passes) (*nft.Table, *Index) {
 	spaces := spacesOf(p, device, f)
 	if len(spaces) == 0 {
 		return nil, nil
 	}
 	ids := identities(spaces)
-	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts}
+	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, passes: passes}
 	r.deep, r.always = levelsOf(spaces)
 	policies := lowerPolicies(r, spaces)
-	share(spaces, policies, ids)
+	share(r, spaces, policies)
 	return assemble(r, spaces, policies, f)
 }

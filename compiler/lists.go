@@ -39,6 +39,7 @@ type resolver struct {
 	facts  DeviceFacts
 	deep   []int        // levels of members, deepest first
 	always map[int]bool // those that are in use whatever exists
+	passes Passes
 }
 
 // addresses returns those that a peer stands for where it is not recognised by
@@ -72,27 +73,20 @@ const (
 	viewSelf                // input from lo: both ends are in this namespace
 )
 
-// transportOnly reports whether only TCP and UDP get there.
-func (v view) transportOnly() bool { return v != viewConnect }
-
-// portTerms returns the matches for a rule's protocols and ports.
-func portTerms(protocols []model.Protocol, ports []model.PortRange, s side, transportOnly bool) []term {
-	ports = mergePorts(ports)
-	if transportOnly {
-		tcp, udp := len(protocols) == 0, len(protocols) == 0
-		for _, p := range protocols {
-			tcp = tcp || p == model.TCP
-			udp = udp || p == model.UDP
-		}
-		switch {
-		case tcp && udp:
+// portTerms returns the matches for a rule's protocols and ports, where only
+// packets of some transports get to; of any protocol if there are none.
+func portTerms(protocols []model.Protocol, ports []model.PortRange, s side, within transports) []term {
+	if within != (transports{}) {
+		switch of := transportsOf(protocols).and(within); of {
+		case transports{}:
+			return nil
+		case within:
 			return numberTerms(0, ports, s)
-		case tcp:
+		case transports{tcp: true}:
 			return numberTerms(protoTCP, ports, s)
-		case udp:
+		default:
 			return numberTerms(protoUDP, ports, s)
 		}
-		return nil
 	}
 	if len(protocols) == 0 {
 		if len(ports) == 0 {
@@ -176,9 +170,12 @@ func mergeAddresses(ranges []model.AddressRange) []model.AddressRange {
 	return merged
 }
 
-func addressTerms(ranges []model.AddressRange, s side, with ...nft.Statement) []term {
+func (r *resolver) addressTerms(ranges []model.AddressRange, s side, with ...nft.Statement) []term {
+	if r.passes.has(PassMerge) {
+		ranges = mergeAddresses(ranges)
+	}
 	var terms []term
-	for _, r := range mergeAddresses(ranges) {
+	for _, r := range ranges {
 		t := append(term(nil), with...)
 		terms = append(terms, append(t, nft.MatchAddress{Source: bool(s), First: r.First, Last: r.Last}))
 	}
@@ -228,8 +225,8 @@ func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 			plain = append(plain, r.addresses(peer, n)...)
 		}
 	}
-	terms = append(terms, addressTerms(plain, peerSide)...)
-	return append(terms, addressTerms(remote, peerSide, nft.MatchMeta{Key: nft.MetaPriority, Value: remoteIdentity})...)
+	terms = append(terms, r.addressTerms(plain, peerSide)...)
+	return append(terms, r.addressTerms(remote, peerSide, nft.MatchMeta{Key: nft.MetaPriority, Value: remoteIdentity})...)
 }
 
 func priorityTerm(id uint32) term {
@@ -259,7 +256,7 @@ func (r *resolver) localTerms(n *model.SocketNamespace, rule *model.Rule, s side
 		if ownChecked {
 			return anything
 		}
-		return ownTerms(n, s, onLoopback)
+		return r.ownTerms(n, s, onLoopback)
 	}
 	var ranges []model.AddressRange
 	for _, l := range rule.Local {
@@ -268,7 +265,7 @@ func (r *resolver) localTerms(n *model.SocketNamespace, rule *model.Rule, s side
 		}
 		ranges = append(ranges, r.addresses(l, n)...)
 	}
-	return addressTerms(ranges, s)
+	return r.addressTerms(ranges, s)
 }
 
 var loopbackRanges = []model.AddressRange{
@@ -285,11 +282,11 @@ const (
 
 // ownTerms matches the namespace's own local addresses: those it lists and
 // loopback; for a connecting end on lo also the one that the kernel picks.
-func ownTerms(n *model.SocketNamespace, s side, onLoopback bool) []term {
+func (r *resolver) ownTerms(n *model.SocketNamespace, s side, onLoopback bool) []term {
 	if len(n.Addresses) == 0 {
 		return anything
 	}
-	terms := addressTerms(append(loopbackRanges[:len(loopbackRanges):len(loopbackRanges)], n.Addresses...), s)
+	terms := r.addressTerms(append(loopbackRanges[:len(loopbackRanges):len(loopbackRanges)], n.Addresses...), s)
 	if s == source && onLoopback {
 		terms = append(terms,
 			term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldSource4}, {Kind: nft.FieldDest4}}, Set: sameSet4}},

@@ -47,6 +47,13 @@ func (e *emitter) reserve() *nft.Chain {
 	return c
 }
 
+// reserveNamed is reserve for a chain with a name of its own below the list's.
+func (e *emitter) reserveNamed(name string) *nft.Chain {
+	c := &nft.Chain{Name: e.name + "." + name}
+	e.chains = append(e.chains, c)
+	return c
+}
+
 // rule writes a rule to the current chain.
 func (e *emitter) rule(comment string, statements ...nft.Statement) {
 	e.cur.Rules = append(e.cur.Rules, nft.Rule{Statements: statements, Comment: comment})

@@ -91,7 +91,7 @@ func wildcardNote(n *model.SocketNamespace, steers bool) string {
 }
 
 func packetNote(r *model.Rule) string {
-	if r.Hook == model.Accept && len(r.Protocols) > 0 && len(portTerms(r.Protocols, nil, destination, true)) == 0 {
+	if r.Hook == model.Accept && len(r.Protocols) > 0 && len(portTerms(r.Protocols, nil, destination, anyTransport)) == 0 {
 		return "packets do not show the receiving socket of these protocols: not enforced"
 	}
 	if r.Action == model.Deny {

@@ -8,7 +8,7 @@ import (
 // The chains that all policies end in; see assemble.go.
 const (
 	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
-	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass
+	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
 	chainAnswers = "answers" // accept the answer to a datagram that passed
 	chainWhose   = "whose"   // put the identity of the packet's socket into the priority
 )
@@ -40,6 +40,7 @@ type lowering struct {
 	audit   bool
 	endings map[ending]bool
 	open    questions
+	within  transports // that packets are known to be of here; see transports.go
 	// lost says that the rule being written has the receiver's identity in the
 	// priority, where the sender's was.
 	lost     bool
@@ -57,7 +58,7 @@ func (l *lowering) comment(r *model.Rule) string {
 }
 
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
-	l := &lowering{resolver: r, n: n, audit: n.Mode == model.Audit, endings: make(map[ending]bool), comments: make(map[*model.Rule]string)}
+	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), comments: make(map[*model.Rule]string)}
 	c := &chains{endings: l.endings}
 	for _, part := range []func() *emitter{l.connect, l.local, l.accept} {
 		c.list = append(c.list, part().chains...)
@@ -85,13 +86,16 @@ func (l *lowering) connect() *emitter {
 func (l *lowering) local() *emitter {
 	e := newEmitter(partLocal)
 	e.returning = true
-	l.first(questions{answers: true, same: l.selfFree()})
-	l.bind(e, source, viewLocal, EndFrom)
-	// The priority says who connects, which is known by being here. Once
-	// chainWhose was asked it says who receives.
-	l.first(questions{answers: true, same: l.selfFree(), receiver: true})
-	l.list(e, model.Connect, viewLocal, nft.Verdict{Kind: nft.VerdictReturn}, EndFrom)
-	l.lost = false
+	free := l.selfFree()
+	l.eachTransport(e, model.Connect, func() {
+		l.first(questions{answers: true, same: free})
+		l.bind(e, source, viewLocal, EndFrom)
+		// The priority says who connects, which is known by being here. Once
+		// chainWhose was asked it says who receives.
+		l.first(questions{answers: true, same: free, receiver: true})
+		l.list(e, model.Connect, viewLocal, nft.Verdict{Kind: nft.VerdictReturn}, EndFrom)
+		l.lost = false
+	})
 	return e
 }
 
@@ -100,12 +104,14 @@ func (l *lowering) local() *emitter {
 func (l *lowering) accept() *emitter {
 	e := newEmitter(partAccept)
 	free := l.selfFree()
-	l.first(questions{same: anyTransport.not(free)})
-	l.ask(e, anyTransport, toRefuse)
-	l.first(questions{answers: true, same: free})
-	l.bind(e, destination, viewAccept, EndTo)
-	l.first(questions{answers: true, same: free})
-	l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit), EndTo)
+	l.eachTransport(e, model.Accept, func() {
+		l.first(questions{same: anyTransport.not(free)})
+		l.ask(e, anyTransport, toRefuse)
+		l.first(questions{answers: true, same: free})
+		l.bind(e, destination, viewAccept, EndTo)
+		l.first(questions{answers: true, same: free})
+		l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit+l.within.suffix()), EndTo)
+	})
 	return e
 }
 
@@ -117,7 +123,7 @@ func (l *lowering) self() *emitter {
 		return nil
 	}
 	e := newEmitter(partSelf)
-	if t, some := free.term(); some {
+	if t, some := free.term(anyTransport); some {
 		e.rule("", append(t, accept)...)
 	}
 	if !free.udp {
@@ -172,6 +178,7 @@ func (l *lowering) decide(r *model.Rule, end End, errno model.Errno, allow nft.S
 // list writes a connect or accept list with its default.
 func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, end End) {
 	rules := l.n.Rules(h)
+	l.early(e, rules)
 	for i := range rules {
 		if l.rule(e, &rules[i], v, allow, end) {
 			return
@@ -203,6 +210,17 @@ func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) {
 	e.rule("", allow)
 }
 
+// portTerms returns the matches for protocols and ports as they are asked in a view.
+func (l *lowering) portTerms(protocols []model.Protocol, ports []model.PortRange, s side, v view) []term {
+	if l.passes.has(PassMerge) {
+		ports = mergePorts(ports)
+	}
+	if v == viewConnect { // all protocols get there
+		return portTerms(protocols, ports, s, transports{})
+	}
+	return portTerms(protocols, ports, s, l.within)
+}
+
 // rule writes one rule and reports whether nothing can come after it.
 func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, end End) (total bool) {
 	s := source
@@ -210,7 +228,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 		s = destination
 	}
 	dims := [][]term{
-		portTerms(r.Protocols, r.Ports, destination, v.transportOnly()),
+		l.portTerms(r.Protocols, r.Ports, destination, v),
 		l.localTerms(l.n, r, s, v == viewLocal || v == viewSelf, !l.bindsElsewhere()),
 		l.peerTerms(l.n, r, v),
 	}
@@ -222,7 +240,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 	l.askFor(e, r, v)
 	log, tail := l.decide(r, end, errnoOr(r.Error, model.ECONNREFUSED), allow)
 	e.clause(dims, l.comment(r), log, append([]nft.Statement{nft.Counter{}}, tail...)...)
-	if r.Audit {
+	if r.Audit || !l.passes.has(PassDead) {
 		return false
 	}
 	for _, d := range dims {
@@ -244,11 +262,11 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 	e.depth++
 	pass := jumpTo(nft.VerdictGoto, ok.Name)
 	onLoopback := v == viewLocal || v == viewSelf
-	own := ownTerms(l.n, s, onLoopback)
+	own := l.ownTerms(l.n, s, onLoopback)
 	for i := range l.n.Bind {
 		r := &l.n.Bind[i]
 		dims := [][]term{
-			portTerms(r.Protocols, r.Ports, s, v.transportOnly()),
+			l.portTerms(r.Protocols, r.Ports, s, v),
 			l.localTerms(l.n, r, s, onLoopback, false),
 		}
 		if r.Action == model.Deny {
@@ -261,8 +279,8 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 		e.clause(dims, l.comment(r), log, tail...)
 	}
 	if bindDefaultDenies(l.n) {
-		ports := portTerms(nil, l.ephemeral(), s, v.transportOnly())
-		if !v.transportOnly() {
+		ports := l.portTerms(nil, l.ephemeral(), s, v)
+		if v == viewConnect {
 			ports = append(ports, protocolTerm(protoICMP), protocolTerm(protoICMPv6))
 		}
 		e.clause([][]term{ports, own}, "", nil, pass)

@@ -23,33 +23,6 @@ import (
 //   - who the receiver is, before the first rule of the connecting end that
 //     names a peer. It has to come last: it overwrites who the sender is.
 
-// transports are TCP and UDP, the ones that policies decide in input.
-type transports struct{ tcp, udp bool }
-
-func transportsOf(protocols []model.Protocol) transports {
-	all := len(protocols) == 0
-	return transports{
-		tcp: all || slices.Contains(protocols, model.TCP),
-		udp: all || slices.Contains(protocols, model.UDP),
-	}
-}
-
-func (t transports) and(o transports) transports { return transports{t.tcp && o.tcp, t.udp && o.udp} }
-func (t transports) not(o transports) transports { return transports{t.tcp && !o.tcp, t.udp && !o.udp} }
-
-// term matches the transports among TCP and UDP; false if they are none.
-func (t transports) term() (term, bool) {
-	switch {
-	case t.tcp && t.udp:
-		return nil, true
-	case t.tcp:
-		return protocolTerm(protoTCP), true
-	case t.udp:
-		return protocolTerm(protoUDP), true
-	}
-	return nil, false
-}
-
 // questions are those that a list has not asked yet.
 type questions struct {
 	answers  bool
@@ -63,6 +36,20 @@ type questions struct {
 // same way, with nothing asked.
 func (l *lowering) first(q questions) { l.open = q }
 
+// early asks everything at the beginning of a list that names identities or
+// does not.
+func (l *lowering) early(e *emitter, rules []model.Rule) {
+	if l.passes.has(PassLate) {
+		return
+	}
+	l.ask(e, anyTransport, toRefuse)
+	for i := range rules {
+		if namesIdentity(&rules[i]) {
+			l.ask(e, transportsOf(rules[i].Protocols), toName)
+		}
+	}
+}
+
 // The reasons to ask.
 type reason uint8
 
@@ -74,23 +61,24 @@ const (
 
 // ask writes what has to be known before a rule for some transports.
 func (l *lowering) ask(e *emitter, of transports, why reason) {
-	q := &l.open
+	q, of := &l.open, of.and(l.within)
 	who := transports{}
 	if why == toName && q.receiver || of.and(q.receivers) != (transports{}) {
 		who = of.not(q.receivers) // if of one transport, then of all that the rule is for
 	}
 	if same := of.and(q.same); (why == toRefuse || who != transports{}) && same != (transports{}) {
-		if t, _ := same.term(); len(l.deep) > 0 {
+		if t, _ := same.term(l.within); len(l.deep) > 0 {
 			e.rule("", append(t, sameVMap(l.deep[0]))...)
 		}
 		q.same = q.same.not(same)
 	}
 	if of.udp && q.answers && why != toName {
-		e.rule("", append(protocolTerm(protoUDP), jumpTo(nft.VerdictJump, chainAnswers))...)
+		t, _ := transports{udp: true}.term(l.within)
+		e.rule("", append(t, jumpTo(nft.VerdictJump, chainAnswers))...)
 		q.answers = false
 	}
 	if who != (transports{}) {
-		t, _ := who.term()
+		t, _ := who.term(l.within)
 		e.rule("", append(t, jumpTo(nft.VerdictJump, chainWhose))...)
 		q.receivers = transports{q.receivers.tcp || who.tcp, q.receivers.udp || who.udp}
 	}
@@ -102,8 +90,6 @@ func (l *lowering) ask(e *emitter, of transports, why reason) {
 func sameVMap(level int) nft.Statement {
 	return nft.VMap{Key: []nft.Field{priorityField, cgroupKey(level)[0]}, Map: selfMap(level)}
 }
-
-var anyTransport = transports{tcp: true, udp: true}
 
 // askFor asks what a rule of a connect or accept list needs to know.
 func (l *lowering) askFor(e *emitter, r *model.Rule, v view) {

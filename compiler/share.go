@@ -11,7 +11,7 @@ import (
 // share names each policy by its content, so that namespaces with the same
 // rules use the same chains. The name begins with the first namespace that
 // has the policy, for the reader of nft list ruleset.
-func share(spaces []*space, policies map[string]*chains, ids map[string]uint32) {
+func share(r *resolver, spaces []*space, policies map[string]*chains) {
 	names := make(map[[sha256.Size]byte]string) // by the digest of the content
 	taken := make(map[string]bool)
 	for _, s := range spaces {
@@ -19,7 +19,11 @@ func share(spaces []*space, policies map[string]*chains, ids map[string]uint32) 
 		if c.name != "" {
 			continue
 		}
-		sum := sha256.Sum256([]byte(content(c)))
+		text := content(c)
+		if !r.passes.has(PassShare) {
+			text = s.source.Name + "\n" + text
+		}
+		sum := sha256.Sum256([]byte(text))
 		if names[sum] == "" {
 			short := shortDigest
 			for taken[hex.EncodeToString(sum[:short])] {
@@ -30,7 +34,7 @@ func share(spaces []*space, policies map[string]*chains, ids map[string]uint32) 
 		}
 		c.name = names[sum]
 		first, _, _ := strings.Cut(c.name, ".")
-		rename(c, ids[first])
+		rename(c, r.ids[first])
 	}
 }
 

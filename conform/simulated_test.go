@@ -19,12 +19,22 @@ const flowsEach = 200
 
 // TestPacketsDoWhatThePolicySays holds the compiled rules against the model.
 func TestPacketsDoWhatThePolicySays(t *testing.T) {
-	rapid.Check(t, simulatePackets)
+	rapid.Check(t, func(t *rapid.T) { simulatePackets(t, compiler.AllPasses) })
 }
 
-func FuzzPackets(f *testing.F) { f.Fuzz(rapid.MakeFuzz(simulatePackets)) }
+// TestPassesChangeNoDecision holds what is compiled without some of the
+// optimising passes against the same model.
+func TestPassesChangeNoDecision(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		simulatePackets(t, compiler.Passes(rapid.IntRange(0, int(compiler.AllPasses)).Draw(t, "passes")))
+	})
+}
 
-func simulatePackets(t *rapid.T) {
+func FuzzPackets(f *testing.F) {
+	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { simulatePackets(t, compiler.AllPasses) }))
+}
+
+func simulatePackets(t *rapid.T, passes compiler.Passes) {
 	w := NewWorld(rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "world")), 0)))
 	text := modeltest.YAML(w.Options()).Draw(t, "policy")
 	p, err := w.Parse(text)
@@ -32,7 +42,7 @@ func simulatePackets(t *rapid.T) {
 		t.Fatal(err)
 	}
 	judge := &Judge{World: w, Policy: p}
-	program := compiler.Compile(p, w.Facts(p, false))
+	program := compiler.CompileWith(p, w.Facts(p, false), passes)
 	s := w.Simulate(program)
 	r := rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "flows")), 0))
 	aim := NewAim(judge, simulatedProtocols, false)

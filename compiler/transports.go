@@ -1,0 +1,90 @@
+package compiler
+
+import (
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
+)
+
+// A list that TCP and UDP share makes each packet pass the rules of the other
+// transport, two expressions a rule: the load of the protocol, which is the
+// dearest one that reads no header, and its comparison. Where there are some such
+// rules the list is written once for each transport, which one rule in front tells apart; rules
+// that are for both are written twice, and none asks for the protocol any more.
+
+// splitFrom is how many rules one transport has to be spared for a list to be
+// written for each: the rule in front and the rules that are there twice have
+// their cost too.
+const splitFrom = 2
+
+// transports are TCP and UDP, the ones that policies decide in input.
+type transports struct{ tcp, udp bool }
+
+var anyTransport = transports{tcp: true, udp: true}
+
+func transportsOf(protocols []model.Protocol) transports {
+	t := transports{tcp: len(protocols) == 0, udp: len(protocols) == 0}
+	for _, p := range protocols {
+		t.tcp = t.tcp || p == model.TCP
+		t.udp = t.udp || p == model.UDP
+	}
+	return t
+}
+
+func (t transports) and(o transports) transports { return transports{t.tcp && o.tcp, t.udp && o.udp} }
+func (t transports) not(o transports) transports { return transports{t.tcp && !o.tcp, t.udp && !o.udp} }
+
+// term matches the transports where packets are known to be of some; false if
+// they are none.
+func (t transports) term(within transports) (term, bool) {
+	switch t {
+	case transports{}:
+		return nil, false
+	case within, anyTransport:
+		return nil, true
+	case transports{tcp: true}:
+		return protocolTerm(protoTCP), true
+	}
+	return protocolTerm(protoUDP), true
+}
+
+// suffix names the variants of chains that know the transport.
+func (t transports) suffix() string {
+	switch t {
+	case transports{tcp: true}:
+		return "_tcp"
+	case transports{udp: true}:
+		return "_udp"
+	}
+	return ""
+}
+
+// eachTransport writes a list, for each transport if that pays.
+func (l *lowering) eachTransport(e *emitter, h model.Hook, list func()) {
+	var tcp, udp int // rules of one alone
+	for _, rules := range [][]model.Rule{l.n.Bind, l.n.Rules(h)} {
+		for i := range rules {
+			switch transportsOf(rules[i].Protocols) {
+			case transports{tcp: true}:
+				tcp++
+			case transports{udp: true}:
+				udp++
+			}
+		}
+	}
+	if max(tcp, udp) < splitFrom || !l.passes.has(PassTransports) {
+		list()
+		return
+	}
+	other := e.reserveNamed("tcp")
+	e.rule("", append(protocolTerm(protoTCP), jumpTo(nft.VerdictGoto, other.Name))...)
+	e.depth++
+	before := e.depth
+	l.within = transports{udp: true}
+	list()
+	after := e.depth
+	e.cur, e.depth = other, before
+	l.within = transports{tcp: true}
+	list()
+	e.depth = max(e.depth, after)
+	l.within = anyTransport
+}

@@ -23,8 +23,12 @@ type recent struct {
 
 func newRecent() *recent { return &recent{last: make(map[string][]events.Event)} }
 
-// keep remembers a decision, under each namespace whose it may be.
+// keep remembers a decision that enforcing comes to, under each namespace
+// whose it may be.
 func (r *recent) keep(e events.Event) {
+	if e.Decided.Behind {
+		return
+	}
 	names := []string{e.Namespace}
 	if e.Namespace == "" {
 		names = e.Decided.OneOf

@@ -100,6 +100,9 @@ func fromPacket(p *nflog.Packet, device string, now time.Time) (raw, bool) {
 		name: prefix.Namespace, errno: prefix.Errno, protocol: protocolOfNumber[h.Protocol],
 		source: h.Source, dest: h.Dest, near: p.In == loopback, packet: string(p.Payload),
 	}
+	if c.hook == model.Bind && c.end == compiler.EndTo {
+		c.source, c.dest = c.dest, c.source // the end that was bound
+	}
 	if p.HasUID {
 		c.uid = &p.UID
 	}

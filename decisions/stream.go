@@ -61,15 +61,16 @@ type call struct {
 	rule              int
 	outcome           compiler.Outcome
 	protocol          model.Protocol
-	dest              netip.AddrPort
+	at                netip.AddrPort // where to; of a bind what was bound
 }
 
 // likeness is what decisions that are told together have in common.
 type likeness struct {
 	call
 	oneOf, peer string
+	behind      bool
 	tier        events.Tier
-	source      netip.AddrPort // without the port, but for a bind
+	source      netip.Addr // none of a bind
 	errno       model.Errno
 	pid         uint32
 }
@@ -171,6 +172,9 @@ func (s *Stream) Tick(now time.Time) time.Time {
 	for due < len(s.held) && now.Sub(s.held[due].time) >= hold {
 		due++
 	}
+	for due > 0 && due < len(s.held) && s.held[due].packet == s.held[due-1].packet {
+		due++ // what is told of one packet is told together
+	}
 	s.release(now, due)
 	for k, c := range s.alike {
 		if now.Before(c.until) {
@@ -204,7 +208,6 @@ func (s *Stream) release(now time.Time, n int) {
 	}
 	due := slices.Clone(s.held[:n])
 	s.held = slices.Delete(s.held, 0, n)
-	type packet struct{ device, headers string }
 	events, first := make([]events.Event, n), make(map[packet]int)
 	merged := func(i int) bool { // enforcing would have refused the packet once
 		c := &due[i]
@@ -214,22 +217,30 @@ func (s *Stream) release(now time.Time, n int) {
 		_, _, alone := s.at(c.time).rule(events[i].Namespace, c.hook, c.rule)
 		return !alone
 	}
+	known := make(map[packet]ends)
 	for i := range due {
 		c := &due[i]
 		if s.at(c.time) == nil {
 			continue
 		}
 		events[i] = s.event(s.at(c.time), c)
-		if p := (packet{c.device, c.packet}); merged(i) {
+		p := packet{c.device, c.packet}
+		known[p] = known[p].with(c.end, events[i].Namespace)
+		if merged(i) {
 			if rank, there := first[p]; !there || c.rank() < rank {
 				first[p] = c.rank()
 			}
 		}
 	}
 	for i := range due {
-		c := &due[i]
-		if events[i].Decided == nil || merged(i) && c.rank() > first[packet{c.device, c.packet}] {
+		c, d := &due[i], events[i].Decided
+		if d == nil {
 			continue
+		}
+		p := packet{c.device, c.packet}
+		d.Behind = merged(i) && c.rank() > first[p]
+		if d.Peer == "" && c.near {
+			d.Peer = known[p].other(c.end)
 		}
 		k := callOf(&events[i], c)
 		if _, told := s.calls[k]; told && c.outcome != compiler.Refused && (c.near || c.end == compiler.EndOut) {
@@ -238,6 +249,30 @@ func (s *Stream) release(now time.Time, n int) {
 		}
 		s.tell(events[i], c, now)
 	}
+}
+
+// packet is what is told of one packet.
+type packet struct{ device, headers string }
+
+// ends are the socket namespaces of a packet's ends, as far as they told
+// themselves: the mark of a packet that lives on is not ours to write.
+type ends struct{ from, to string }
+
+func (e ends) with(at compiler.End, namespace string) ends {
+	if at == compiler.EndTo {
+		e.to = namespace
+	} else {
+		e.from = namespace
+	}
+	return e
+}
+
+// other returns the end that is not at.
+func (e ends) other(at compiler.End) string {
+	if at == compiler.EndTo {
+		return e.from
+	}
+	return e.to
 }
 
 // event says what a raw decision means.
@@ -276,16 +311,20 @@ func (s *Stream) event(v *View, c *raw) events.Event {
 
 func callOf(e *events.Event, c *raw) call {
 	namespace, _, _ := strings.Cut(e.Namespace, "/") // packets that live on tell the template
-	return call{c.device, namespace, c.hook, c.rule, c.outcome, c.protocol, c.dest}
+	at := c.dest
+	if c.hook == model.Bind {
+		at = c.source
+	}
+	return call{c.device, namespace, c.hook, c.rule, c.outcome, c.protocol, at}
 }
 
 // tell emits a decision, or counts it if one like it was told just now.
 func (s *Stream) tell(e events.Event, c *raw, now time.Time) {
 	d := e.Decided
-	k := likeness{call: callOf(&e, c), oneOf: strings.Join(d.OneOf, " "), peer: d.Peer, tier: d.Tier, source: d.Source, errno: d.Errno}
+	k := likeness{call: callOf(&e, c), oneOf: strings.Join(d.OneOf, " "), peer: d.Peer, behind: d.Behind, tier: d.Tier, errno: d.Errno}
 	k.namespace = e.Namespace
 	if c.hook != model.Bind {
-		k.source = netip.AddrPortFrom(d.Source.Addr(), 0)
+		k.source = d.Source.Addr()
 	}
 	if d.Process != nil {
 		k.pid = d.Process.PID

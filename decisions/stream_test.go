@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,9 +83,12 @@ func (w *world) wait(d time.Duration) {
 	}
 }
 
-// want compares what was told since it was last asked.
+// want compares what was told since it was last asked. Counts that are due at
+// once come in no order.
 func (w *world) want(lines ...string) {
 	w.Helper()
+	slices.Sort(lines)
+	slices.Sort(w.told)
 	if diff := cmp.Diff(lines, w.told); diff != "" {
 		w.Error(diff)
 	}
@@ -142,7 +146,8 @@ func TestShared(t *testing.T) {
 }
 
 // TestAuditTellsOnce: of a packet that both ends would refuse, the connecting
-// end tells, as when enforcing; a rule that is in audit alone tells besides.
+// end tells, as when enforcing, and what it hides is marked; a rule that is in
+// audit alone tells besides. Each end that tells is the other's peer.
 func TestAuditTellsOnce(t *testing.T) {
 	w := newWorld(t)
 	for n := range uint16(2) {
@@ -152,10 +157,27 @@ func TestAuditTellsOnce(t *testing.T) {
 		w.packet(compiler.Prefix{Outcome: compiler.Audited, Namespace: "web", End: compiler.EndFrom, Hook: model.Connect, Errno: model.ECONNREFUSED}, d, 0, 0)
 	}
 	w.wait(2 * window)
-	w.want("web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 with ECONNREFUSED by connect rule 2 at policy.yaml:7",
-		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 with ECONNREFUSED by connect default at policy.yaml:3",
-		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 with ECONNREFUSED by connect rule 2 at policy.yaml:7",
-		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 with ECONNREFUSED by connect default at policy.yaml:3")
+	w.want("db would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (from web) with ECONNREFUSED by accept default at policy.yaml:14, behind another",
+		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (db) with ECONNREFUSED by connect rule 2 at policy.yaml:7",
+		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (db) with ECONNREFUSED by connect default at policy.yaml:3",
+		"db would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (from web) with ECONNREFUSED by accept default at policy.yaml:14, behind another",
+		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (db) with ECONNREFUSED by connect rule 2 at policy.yaml:7",
+		"web would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 (db) with ECONNREFUSED by connect default at policy.yaml:3")
+}
+
+// TestBindOfReceiver: what was bound is the packet's destination, whoever sent it.
+func TestBindOfReceiver(t *testing.T) {
+	w := newWorld(t)
+	for n := range uint16(3) {
+		d := datagram(fmt.Sprintf("10.0.0.1:%d", 40000+n), "10.0.0.2:53", n)
+		w.packet(compiler.Prefix{Outcome: compiler.Audited, Namespace: "db", End: compiler.EndTo, Hook: model.Bind, Errno: model.EACCES}, d, 0, 0)
+	}
+	w.packet(compiler.Prefix{Outcome: compiler.Audited, Namespace: "db", End: compiler.EndTo, Hook: model.Accept, Errno: model.ECONNREFUSED},
+		datagram("10.0.0.1:40002", "10.0.0.2:53", 2), 0, 0)
+	w.wait(2 * window)
+	w.want("db would refuse udp 10.0.0.2:53 for 10.0.0.1:40000 with EACCES by bind default at policy.yaml:14",
+		"db would refuse udp 10.0.0.1:40002 -> 10.0.0.2:53 with ECONNREFUSED by accept default at policy.yaml:14, behind another",
+		"db would refuse udp 10.0.0.2:53 for 10.0.0.1:40002 with EACCES by bind default at policy.yaml:14, 2 times")
 }
 
 func address(s string) syscalls.Address { return syscalls.AddressOf(netip.MustParseAddr(s)) }

@@ -62,7 +62,7 @@ func told(e events.Event) string {
 		return s
 	}
 	at := d.Destination
-	if !at.IsValid() {
+	if d.Hook == "bind" {
 		at = d.Source
 	}
 	return fmt.Sprintf("%s %s %d :%d %s %s %s", e.Namespace, d.Hook, d.Rule, d.At.Line, or(string(d.Errno)), d.Protocol, at)
@@ -86,7 +86,7 @@ func (w *world) watch() *watcher {
 	go func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var e events.Event
-			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Decided != nil {
+			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Decided != nil && !e.Decided.Behind {
 				seen.mu.Lock()
 				seen.list = append(seen.list, e)
 				seen.mu.Unlock()

@@ -18,8 +18,9 @@ type Decided struct {
 	Tier     Tier           `json:"tier"`
 	Hook     string         `json:"hook"`
 	Protocol model.Protocol `json:"protocol"`
-	// Source and Destination are the two ends; a bind has a source only. Port 0
-	// is one that was not picked yet.
+	// Source and Destination are the two ends. Of a bind, Source is the end that
+	// was bound, and Destination the other end of the packet that came to it or
+	// from it, if one told. Port 0 is one that was not picked yet.
 	Source      netip.AddrPort `json:"source,omitzero"`
 	Destination netip.AddrPort `json:"destination,omitzero"`
 	// Peer is the socket namespace of the other end, or unmanaged; empty where
@@ -42,6 +43,10 @@ type Decided struct {
 	// Unreported is how many more of this rule, in this namespace, were counted
 	// since the event before and not told one by one, as in a flood.
 	Unreported uint64 `json:"unreported,omitempty"`
+	// Behind says that enforcing would not have come to this decision: an earlier
+	// one about the same packet would have refused it. In audit all are told, so
+	// that what has to be allowed can be learned at once.
+	Behind bool `json:"behind,omitempty"`
 }
 
 // Tier says which tier decided.
@@ -71,7 +76,9 @@ func (d *Decided) Flow() string {
 	if d.Source.IsValid() {
 		b.WriteString(" " + endText(d.Source))
 	}
-	if d.Destination.IsValid() {
+	if d.Destination.IsValid() && d.Hook == model.Bind.String() {
+		b.WriteString(" for " + endText(d.Destination))
+	} else if d.Destination.IsValid() {
 		b.WriteString(" -> " + endText(d.Destination))
 	}
 	if d.Peer != "" && d.Hook == model.Accept.String() {
@@ -125,6 +132,9 @@ func (d *Decided) String() string {
 	}
 	if d.Unreported > 0 {
 		fmt.Fprintf(&b, ", and %d more of this rule", d.Unreported)
+	}
+	if d.Behind {
+		b.WriteString(", behind another")
 	}
 	return b.String()
 }

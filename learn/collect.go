@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/model"
 )
 
@@ -37,28 +38,32 @@ type flowKey struct {
 // Flows returns what was gathered, in the order in which it was first seen.
 func (c *Collection) Flows() []Flow { return c.flows }
 
-// Add adds a decision, if it is one of the namespace.
-func (c *Collection) Add(e decision) error {
+// Add adds an event, if it is a decision of the namespace or tells of lost
+// ones. The error is about a decision that this version does not know.
+func (c *Collection) Add(e events.Event) error {
 	c.Untold += e.Lost
 	d := e.Decided
 	if d == nil {
 		return nil
 	}
 	if slices.Contains(d.OneOf, c.Namespace) {
-		c.Shared += max(d.Count, 1)
+		c.Shared += d.Count + d.Unreported
 		return nil
 	}
 	if name, _, _ := strings.Cut(e.Namespace, "/"); name != c.Namespace {
 		return nil
 	}
 	c.Untold += d.Unreported
+	if d.Count == 0 {
+		return nil // it tells how many there were alone
+	}
 	i := slices.IndexFunc(model.Hooks[:], func(h model.Hook) bool { return h.String() == d.Hook })
 	if i < 0 || !slices.Contains(model.Protocols[:], d.Protocol) {
 		return fmt.Errorf("hook %q, protocol %q: no decision of this version", d.Hook, d.Protocol)
 	}
 	f := Flow{
 		Namespace: e.Namespace, Hook: model.Hooks[i], Protocol: d.Protocol,
-		Count: max(d.Count, 1), First: e.Time, Last: e.Time,
+		Count: d.Count, First: e.Time, Last: e.Time,
 	}
 	if !d.Since.IsZero() {
 		f.First = d.Since

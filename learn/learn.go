@@ -39,7 +39,11 @@ func (f Flow) String() string {
 		who = "unmanaged"
 	}
 	if f.Hook == model.Bind {
-		return fmt.Sprintf("%s bind %s/%s", f.Namespace, f.Local, f.Protocol)
+		at := f.Local.String()
+		if !f.Local.Addr().IsValid() {
+			at = fmt.Sprintf("*:%d", f.Local.Port())
+		}
+		return fmt.Sprintf("%s bind %s/%s", f.Namespace, at, f.Protocol)
 	}
 	if who != "" {
 		who += " "

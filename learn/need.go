@@ -64,6 +64,9 @@ func needOf(p *model.Policy, n *model.SocketNamespace, f Flow, o Options) need {
 		if _, instance, ok := strings.Cut(f.Peer, "/"); ok && !w.address.IsValid() {
 			w.note = strings.TrimPrefix(w.note+"; of "+w.peer+", "+instance+" was seen: its name means all", "; ")
 		}
+		if f.Peer == "" && !f.Unmanaged && (w.address.IsLoopback() || w.address == f.Local.Addr().Unmap()) {
+			w.note = strings.TrimPrefix(w.note+"; whose it was is not known: "+w.peer+" is everybody on this machine", "; ")
+		}
 	}
 	return w
 }

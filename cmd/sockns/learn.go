@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/device"
 	"github.com/sockns/sockns/learn"
 	"github.com/sockns/sockns/model"
@@ -19,6 +23,7 @@ import (
 type learnFlags struct {
 	files     []string
 	from      string
+	limit     time.Duration
 	enforce   bool
 	write     bool
 	prefixes  bool
@@ -29,25 +34,31 @@ func (c *cli) learnCommand() *cobra.Command {
 	var f learnFlags
 	cmd := &cobra.Command{
 		Use:   "learn NAMESPACE -f PATH...",
-		Short: "Write the rules that a namespace's traffic needs, from what was refused",
-		Long: `Learn adds to a namespace of a policy the fewest rules that allow what was
-refused of its traffic, or would have been in audit, and prints the file with
-them; comments say how often and when it was seen. All else in the file stays as
-it is. Rules that deny are somebody's will: what they refused is named, and
-stays refused. Nothing is allowed that was not seen, unless --prefixes or
+		Short: "Write the rules that a namespace's traffic needs, from what is refused",
+		Long: `Learn adds to a namespace of a policy the fewest rules that allow what is
+refused of its traffic, or would be in audit, and prints the file with them;
+comments say how often and when it was seen. All else in the file stays as it
+is. Rules that deny are somebody's will: what they refused is named, and stays
+refused. Nothing is allowed that was not seen, unless --prefixes or
 --ephemeral-ports asks for it.
 
-The usual way: mode: audit, run the service for a while, learn, read the
-difference, and apply it.`,
-		Example: `  sockns watch -o json > seen.json
-  sockns learn web -f policy.yaml --from seen.json -o diff
-  sockns learn web -f policy.yaml --from seen.json --enforce --write`,
+It hears of the traffic from the running controller, from now on, for the time of
+--for or until Ctrl-C; or from a file of before, with --from.
+
+The usual way: mode: audit, learn while the service does all that it does, read
+the difference, and apply it.`,
+		Example: `  sockns learn web -f policy.yaml --for 10m -o diff
+  sockns learn web -f policy.yaml --enforce --write
+  sockns watch -o json > seen.json
+  sockns learn web -f policy.yaml --from seen.json`,
 		Args:        cobra.ExactArgs(1),
 		Annotations: map[string]string{outputsKey: "yaml,diff,json"},
-		RunE:        func(_ *cobra.Command, args []string) error { return c.learn(args[0], &f) },
+		RunE:        func(cmd *cobra.Command, args []string) error { return c.learn(cmd.Context(), args[0], &f) },
 	}
 	fileFlag(cmd, &f.files)
+	cmd.Flags().DurationVar(&f.limit, "for", 0, "how long to listen to the controller, as 10m; without it until Ctrl-C")
 	cmd.Flags().StringVar(&f.from, "from", "", "`file` of decisions, as watch -o json writes them; - is standard input")
+	cmd.MarkFlagsMutuallyExclusive("for", "from")
 	cmd.Flags().BoolVar(&f.enforce, "enforce", false, "end the namespace's audit: mode: enforce")
 	cmd.Flags().BoolVarP(&f.write, "write", "w", false, "write the file instead of printing it")
 	cmd.Flags().BoolVar(&f.prefixes, "prefixes", false, fmt.Sprintf("where %d addresses of a /24 or /64 were seen, allow their prefix", learn.PrefixMin))
@@ -55,7 +66,10 @@ difference, and apply it.`,
 	return cmd
 }
 
-func (c *cli) learn(namespace string, f *learnFlags) error {
+func (c *cli) learn(ctx context.Context, namespace string, f *learnFlags) error {
+	if f.limit < 0 {
+		return fmt.Errorf("--for %s: a time that is over; as 10m", f.limit)
+	}
 	loaded, err := c.load(f.files)
 	if err != nil {
 		return err
@@ -65,7 +79,13 @@ func (c *cli) learn(namespace string, f *learnFlags) error {
 		return fmt.Errorf("the policy has no socket namespace %s: declare it with its members and mode: audit", namespace)
 	}
 	collection := &learn.Collection{Namespace: namespace}
-	if err := c.decisions(f, collection); err != nil {
+	var stale error // the policy can't be written, as it is broken by now
+	if f.from != "" {
+		err = c.decisions(f.from, collection)
+	} else if err = c.listen(ctx, n, f.limit, collection); err == nil {
+		loaded, stale = reloaded(loaded, f.files, namespace)
+	}
+	if err != nil {
 		return err
 	}
 	learned, err := learn.Rules(loaded.Policy, namespace, collection.Flows(), learn.Options{
@@ -82,25 +102,43 @@ func (c *cli) learn(namespace string, f *learnFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.write {
+	switch {
+	case f.write && stale == nil:
 		return replaceFile(patched)
-	}
-	if c.output == "diff" {
+	case c.output == "diff":
 		_, err = c.out.Write(diff.Diff(patched.Name, original(loaded.Files, patched.Name), patched.Name, patched.Data))
-		return err
+	default:
+		_, err = c.out.Write(patched.Data)
 	}
-	_, err = c.out.Write(patched.Data)
-	return err
+	return errors.Join(stale, err)
 }
 
-// decisions fills a collection.
-func (c *cli) decisions(f *learnFlags, into *learn.Collection) error {
-	if f.from == "" {
-		return fmt.Errorf("no decisions: name what watch -o json wrote with --from")
+// reloaded returns the policy as it is now: somebody may have changed it in
+// the meantime. If it is broken now, what was learned is not lost: it returns
+// the one of before, and the error.
+func reloaded(before *controller.Loaded, files []string, namespace string) (*controller.Loaded, error) {
+	if slices.Contains(files, "-") {
+		return before, nil
 	}
+	now, err := controller.Load(files)
+	switch {
+	case err != nil:
+	case now.Policy == nil:
+		first := slices.IndexFunc(now.Diagnostics, func(d model.Diagnostic) bool { return d.Severity == model.Error })
+		err = errors.New(now.Diagnostics[first].String())
+	case now.Policy.Namespace(namespace) == nil:
+		err = fmt.Errorf("it has no socket namespace %s", namespace)
+	default:
+		return now, nil
+	}
+	return before, fmt.Errorf("the policy was changed meanwhile and can't take what was learned, so this is the one of before with it: %w", err)
+}
+
+// decisions fills a collection from a file.
+func (c *cli) decisions(name string, into *learn.Collection) error {
 	in := c.in
-	if f.from != "-" {
-		file, err := os.Open(f.from)
+	if name != "-" {
+		file, err := os.Open(name)
 		if err != nil {
 			return err
 		}
@@ -108,7 +146,7 @@ func (c *cli) decisions(f *learnFlags, into *learn.Collection) error {
 		in = io.Reader(file)
 	}
 	if err := into.Read(in); err != nil {
-		return fmt.Errorf("%s: %w", f.from, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

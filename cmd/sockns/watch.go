@@ -27,7 +27,9 @@ have been refused in audit, or that a rule with log: true allowed; with the rule
 line in the policy, the errno, and the process where the kernel tells it. What is
 repeated is counted. Of a template's name, all its instances are shown.
 
-With -o json each decision is a line of JSON, which learn reads.`,
+With -o json each decision is a line of JSON, which learn reads. In audit, what
+enforcing would not have come to, as the other end would have refused first, is
+told in JSON alone, as "behind".`,
 		Example: `  sockns watch
   sockns watch web db --refused
   sockns watch -o json > seen.json`,
@@ -35,6 +37,9 @@ With -o json each decision is a line of JSON, which learn reads.`,
 			wanted := func(e events.Event) bool {
 				if e.Decided == nil {
 					return len(names) == 0 || e.Kind == events.Lost
+				}
+				if e.Decided.Behind && c.output == "text" {
+					return false
 				}
 				denied, audited := e.Decided.Action == model.Deny, e.Decided.Mode == model.Audit
 				if (refused || audit) && !(denied && (refused && !audited || audit && audited)) {

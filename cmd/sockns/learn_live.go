@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sockns/sockns/api"
+	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/learn"
+	"github.com/sockns/sockns/model"
+)
+
+const (
+	// learnSettle is how long is listened on after the end, for what had
+	// happened and was not told yet: packets are held a moment, and what a flood
+	// hid is counted every two seconds.
+	learnSettle = 2500 * time.Millisecond
+	// learnRetry is how often a controller that ended is looked for.
+	learnRetry = 500 * time.Millisecond
+)
+
+// listen fills a collection from what the running controller tells from now
+// on, until the time is over (0: never) or ctx is done.
+func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.Duration, into *learn.Collection) error {
+	client := api.NewClient(controller.RuntimeDir())
+	switch err := c.knows(ctx, client, n.Name); {
+	case errors.Is(err, api.ErrNotRunning):
+		return fmt.Errorf("%w; or name what watch -o json wrote with --from", err)
+	case err != nil:
+		return err
+	}
+	ends := "until Ctrl-C"
+	if limit > 0 {
+		ends = "for " + limit.String() + "; Ctrl-C ends it early"
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	if n.Mode != model.Audit {
+		fmt.Fprintln(c.err, c.yellow(n.Name+" is not in audit: an application that is refused stops there, and what it would have done next is not learned"))
+	}
+	fmt.Fprintf(c.err, "learning what %s does, %s\n", n.Name, ends)
+	hearing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(learnSettle, stop) })()
+	for {
+		err := client.Events(hearing, []events.Kind{events.Decision, events.Lost}, func(e events.Event) error {
+			known := len(into.Flows())
+			if err := into.Add(e); err != nil {
+				return err
+			}
+			for _, f := range into.Flows()[known:] {
+				fmt.Fprintf(c.err, "seen: %s\n", f)
+			}
+			return nil
+		})
+		switch {
+		case hearing.Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF):
+			fmt.Fprintln(c.err, c.yellow("the controller has ended: what happens until it runs again is not learned"))
+		case !errors.Is(err, api.ErrNotRunning):
+			return err
+		}
+		select {
+		case <-time.After(learnRetry):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// knows reports whether the running controller has a namespace.
+func (c *cli) knows(ctx context.Context, client *api.Client, namespace string) error {
+	_, err := client.Why(ctx, namespace)
+	var unknown controller.ErrUnknown
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w: have its files declare it, with its members and mode: audit", err)
+	}
+	return err
+}

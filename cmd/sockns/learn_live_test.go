@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sockns/sockns/api"
+	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/model"
+)
+
+// toldOf is a controller that has one socket namespace.
+type toldOf string
+
+func (n toldOf) State(context.Context) (*controller.State, error) { return &controller.State{}, nil }
+
+func (n toldOf) Reload(context.Context) (*controller.Broken, error) { return nil, nil }
+
+func (n toldOf) Why(_ context.Context, subject string) (*controller.Why, error) {
+	if subject != string(n) {
+		return nil, controller.ErrUnknown("the policy in force has no socket namespace " + subject)
+	}
+	return &controller.Why{Namespace: subject}, nil
+}
+
+// teller is a running controller that tells of one connect again and again.
+type teller struct {
+	stop func()
+}
+
+func tell(t *testing.T, dir string, port uint16) *teller {
+	t.Helper()
+	l, err := api.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	hub := &events.Hub{}
+	work.Go(func() {
+		server := &api.Server{Controller: toldOf("web"), Events: hub, Metrics: http.NotFoundHandler()}
+		if err := api.Serve(ctx, l, server.Handler()); err != nil {
+			t.Error(err)
+		}
+	})
+	work.Go(func() {
+		for ctx.Err() == nil {
+			hub.Publish(events.Event{Time: time.Now(), Kind: events.Decision, Namespace: "web", Decided: &events.Decided{
+				Action: model.Deny, Mode: model.Audit, Hook: "connect", Protocol: model.TCP, Count: 1, Peer: "db",
+				Source: netip.MustParseAddrPort("127.0.0.1:40000"), Destination: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
+			}})
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	c := &teller{stop: sync.OnceFunc(func() { cancel(); work.Wait() })}
+	t.Cleanup(c.stop)
+	return c
+}
+
+// said is written by a command and read by a test.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// hears waits for words.
+func (s *said) hears(t *testing.T, words string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(s.String(), words); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%q was not said:\n%s", words, s)
+			return
+		}
+	}
+}
+
+const liveText = `apiVersion: sockns/v1
+socketNamespaces:
+  web:
+    members: [{cgroup: /web}]
+    mode: audit
+  db:
+    members: [{cgroup: /db}]
+`
+
+// liveWorld has a runtime directory and a policy.
+func liveWorld(t *testing.T) (dir, policy string) {
+	dir, err := os.MkdirTemp("", "sockns") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("SOCKNS_RUNTIME_DIR", dir)
+	policy = dir + "/policy.yaml"
+	if err := os.WriteFile(policy, []byte(liveText), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, policy
+}
+
+// learnLive runs the command and returns what it prints.
+func learnLive(ctx context.Context, messages *said, args ...string) (string, error) {
+	var out bytes.Buffer
+	c := &cli{in: strings.NewReader(""), out: &out, err: messages}
+	root := c.command()
+	root.SetArgs(append([]string{"learn"}, args...))
+	err := root.ExecuteContext(ctx)
+	return out.String(), err
+}
+
+// TestLearnUntilInterrupted: it goes on over a restart of the controller and
+// an edit of the policy, and writes when it is interrupted.
+func TestLearnUntilInterrupted(t *testing.T) {
+	dir, policy := liveWorld(t)
+	first := tell(t, dir, 5432)
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	messages := &said{}
+	go func() {
+		_, err := learnLive(ctx, messages, "web", "-f", policy, "--write", "--enforce")
+		ended <- err
+	}()
+	messages.hears(t, "seen: web connect db 127.0.0.1:5432/tcp")
+	first.stop()
+	messages.hears(t, "the controller has ended")
+	tell(t, dir, 5433)
+	messages.hears(t, "seen: web connect db 127.0.0.1:5433/tcp")
+	edited := strings.Replace(liveText, "  db:", "  db: # PostgreSQL", 1)
+	if err := os.WriteFile(policy, []byte(edited), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	interrupt()
+	if err := <-ended; err != nil {
+		t.Fatalf("%v\n%s", err, messages)
+	}
+	text, err := os.ReadFile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"mode: enforce", `{protocol: tcp, ports: "5432-5433", to: db}`, "# PostgreSQL", "# seen "} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+// TestLearnForATime: it ends by itself; a policy that broke meanwhile is not
+// written, and what was learned is not lost.
+func TestLearnForATime(t *testing.T) {
+	dir, policy := liveWorld(t)
+	tell(t, dir, 5432)
+	messages := &said{}
+	go func() {
+		messages.hears(t, "seen: ")
+		if err := os.WriteFile(policy, []byte("nonsense: 1\n"), 0o644); err != nil {
+			t.Error(err)
+		}
+	}()
+	out, err := learnLive(t.Context(), messages, "web", "-f", policy, "--write", "--for", "500ms")
+	if err == nil || !strings.Contains(err.Error(), "the policy was changed meanwhile") || !strings.Contains(err.Error(), "policy.yaml:1:1") {
+		t.Errorf("%v", err)
+	}
+	if !strings.Contains(out, "{protocol: tcp, ports: 5432, to: db}") {
+		t.Errorf("learned:\n%s", out)
+	}
+	if text, _ := os.ReadFile(policy); string(text) != "nonsense: 1\n" {
+		t.Errorf("written:\n%s", text)
+	}
+}
+
+func TestLearnFromNobody(t *testing.T) {
+	dir, policy := liveWorld(t)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"web", "-f", policy}, "no controller runs here: start it with `sockns run`"},
+		{[]string{"web", "-f", policy}, "or name what watch -o json wrote with --from"},
+		{[]string{"web", "-f", policy, "--for", "-1s"}, "--for -1s"},
+		{[]string{"web", "-f", policy, "--for", "1s", "--from", "seen.json"}, "none of the others can be"},
+		{[]string{"wbe", "-f", policy}, "the policy has no socket namespace wbe"},
+	} {
+		if _, err := learnLive(t.Context(), &said{}, test.args...); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v", test.args, err)
+		}
+	}
+	tell(t, dir, 5432)
+	if _, err := learnLive(t.Context(), &said{}, "db", "-f", policy); err == nil || !strings.Contains(err.Error(), "the policy in force has no socket namespace db: have its files declare it") {
+		t.Error(err)
+	}
+}

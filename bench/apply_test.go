@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
 )
 
@@ -44,6 +45,22 @@ func BenchmarkParse(b *testing.B) {
 			if _, diags := model.Parse([]model.File{{Name: "bench.yaml", Data: text}}); diags.HasErrors() {
 				b.Fatal(diags)
 			}
+		}
+	})
+}
+
+// BenchmarkCompile compiles a policy whose members all exist: what is pure of a plan.
+func BenchmarkCompile(b *testing.B) {
+	each(b, sizes[1:], func(b *testing.B, n, different int) {
+		policy := parsePolicy(b, policyText(n, different))
+		facts := compiler.Facts{Devices: map[string]compiler.DeviceFacts{model.HostDevice: {}}}
+		for i := range policy.SocketNamespaces {
+			s := &policy.SocketNamespaces[i]
+			facts.Members = append(facts.Members, compiler.Member{Namespace: s.Name, Path: s.Members[0].Cgroup, ID: uint64(1000 + i), Level: 2})
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			compiler.Compile(policy, facts)
 		}
 	})
 }

@@ -2,6 +2,8 @@ package compiler
 
 import (
 	"encoding/binary"
+	"runtime"
+	"sync"
 
 	"github.com/sockns/sockns/model"
 )
@@ -11,23 +13,49 @@ import (
 func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
 	policies := make(map[string]*chains, len(spaces)) // by the name of the namespace or template
 	alike := make(map[string]*chains)
+	var work []job
+	var key []byte
 	for _, s := range spaces {
 		n := s.source
 		if policies[n.Name] != nil {
 			continue
 		}
-		key := string(appendSaid(nil, n))
-		if !r.passes.has(PassAlike) || !r.passes.has(PassShare) {
-			key = n.Name
+		if r.passes.has(PassAlike) && r.passes.has(PassShare) {
+			key = appendSaid(key[:0], n)
+		} else {
+			key = append(key[:0], n.Name...)
 		}
-		c := alike[key]
+		c := alike[string(key)]
 		if c == nil {
-			c = lowerPolicy(r, n)
-			alike[key] = c
+			c = &chains{}
+			alike[string(key)] = c
+			work = append(work, job{n, c})
 		}
 		policies[n.Name] = c
 	}
+	lowerAll(r, work)
 	return policies
+}
+
+// job is a policy to be lowered.
+type job struct {
+	n *model.SocketNamespace
+	c *chains
+}
+
+// lowerAll lowers policies, which know nothing of one another, on all processors.
+func lowerAll(r *resolver, work []job) {
+	const least = 64 // that are worth a goroutine
+	workers := min(runtime.GOMAXPROCS(0), 1+len(work)/least)
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			for i := w; i < len(work); i += workers {
+				*work[i].c = *lowerPolicy(r, work[i].n)
+			}
+		})
+	}
+	group.Wait()
 }
 
 // appendSaid appends all that the chains of a namespace follow from, but for

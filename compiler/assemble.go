@@ -149,18 +149,25 @@ func identityValue(id uint32) nft.Value {
 // the sets of the instances of templates that rules name.
 func (a *assembly) maps(spaces []*space) {
 	place := make(map[string]int) // of a set in the table
+	members := make(map[int]int)  // by level
+	for _, s := range spaces {
+		for _, m := range s.members {
+			members[m.Level]++
+		}
+	}
+	room := func(n int) []nft.Element { return make([]nft.Element, 0, n) }
 	add := func(s nft.Set) {
 		place[s.Name] = len(a.table.Sets)
 		a.table.Sets = append(a.table.Sets, s)
 	}
 	cgroups, pairs := []nft.Type{nft.TypeCgroup}, []nft.Type{nft.TypeClassID, nft.TypeCgroup}
 	for _, level := range a.deep {
-		add(nft.Set{Name: identityMap(level), Key: cgroups, Data: nft.TypeClassID})
-		add(nft.Set{Name: connectMap(level), Key: cgroups, Data: nft.TypeVerdict})
-		add(nft.Set{Name: acceptMap(level), Key: cgroups, Data: nft.TypeVerdict})
-		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict, Linger: true})
+		add(nft.Set{Name: identityMap(level), Key: cgroups, Data: nft.TypeClassID, Elements: room(members[level])})
+		add(nft.Set{Name: connectMap(level), Key: cgroups, Data: nft.TypeVerdict, Elements: room(members[level])})
+		add(nft.Set{Name: acceptMap(level), Key: cgroups, Data: nft.TypeVerdict, Elements: room(members[level])})
+		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict, Linger: true, Elements: room(members[level])})
 	}
-	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true,
+	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true, Elements: room(len(spaces)),
 		Comment: "the connecting end's policy, by the identity that the packet carries over lo"})
 	for i := range a.policy.SocketNamespaces {
 		n := &a.policy.SocketNamespaces[i]
@@ -359,11 +366,21 @@ func (a *assembly) endings() {
 		sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
 	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(accept))
 	a.chain(chainAdmit+transports{udp: true}.suffix(), "", append([]nft.Rule{sender}, remember...)...)
-	receiver := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
-	for i := len(a.deep) - 1; i >= 0; i-- {
-		receiver = append(receiver, ruleOf(nft.SetPriorityMap{Key: cgroupKey(a.deep[i]), Map: identityMap(a.deep[i])}))
+	// In each policy it would be bound to the map thousands of times, and the
+	// kernel walks the list of a map's rules for each that is added (nf_tables_bind_set).
+	if len(a.deep) > 0 {
+		a.chain(chainSame, "both ends in one namespace: by its own rules", ruleOf(sameVMap(a.deep[0])))
 	}
-	a.chain(chainWhose, "the priority becomes the identity of the socket that sends (in output) or receives (in input)", receiver...)
+	a.chain(chainWhose, "the priority becomes the identity of the socket that sends (in output) or receives (in input)", a.whose()...)
+}
+
+// whose returns the rules of chainWhose.
+func (a *assembly) whose() []nft.Rule {
+	rules := []nft.Rule{ruleOf(nft.SetPriority{Value: unmanagedIdentity})}
+	for i := len(a.deep) - 1; i >= 0; i-- {
+		rules = append(rules, ruleOf(nft.SetPriorityMap{Key: cgroupKey(a.deep[i]), Map: identityMap(a.deep[i])}))
+	}
+	return rules
 }
 
 var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value: tcpSYN, Not: true}

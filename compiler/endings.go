@@ -74,26 +74,26 @@ func (a *assembly) refusalChains(policies map[string]*chains) {
 		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.rule, b.rule), cmp.Compare(a.end, b.end), cmp.Compare(a.errno, b.errno))
 	})
 	for _, e := range list {
-		a.chain(e.chain(), "", append(e.report(), reject(e.errno)...)...)
+		a.chain(e.chain(), "", append(e.report(a.whose()), reject(e.errno)...)...)
 	}
 }
 
-// report returns the rules that tell of a refusal. What they write to the
+// report returns the rules that tell of a refusal; whose are those of
+// chainWhose, written out because refusals are as deep as chains get. What they write to the
 // packet nobody else will see. Priority and mark become the identities of the
 // two ends; the one that the log's prefix goes with is [End]'s.
-func (e ending) report() []nft.Rule {
+func (e ending) report(whose []nft.Rule) []nft.Rule {
 	toMark := nft.SetMarkMap{Key: []nft.Field{priorityField}, Map: marksMap}
 	unknown := ruleOf(nft.SetMark{Value: loopedIdentity})
-	whose := ruleOf(jumpTo(nft.VerdictJump, chainWhose))
 	var rules []nft.Rule
 	switch e.end {
 	case EndOut:
-		rules = []nft.Rule{whose, unknown, ruleOf(toMark)}
+		rules = append(whose, unknown, ruleOf(toMark))
 	case EndFrom:
-		rules = []nft.Rule{unknown, ruleOf(toMark), whose}
+		rules = append([]nft.Rule{unknown, ruleOf(toMark)}, whose...)
 	case EndTo:
 		// The connecting end is asked before: its own error comes first.
-		rules = []nft.Rule{unknown, ruleOf(toMark), ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}), whose}
+		rules = append([]nft.Rule{unknown, ruleOf(toMark), ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})}, whose...)
 	case EndOf: // the policy has set the mark, and the priority is the receiver's
 	}
 	prefix := Prefix{Outcome: Refused, End: e.end, Hook: e.hook, Rule: e.rule, Errno: e.errno}

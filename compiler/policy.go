@@ -1,6 +1,8 @@
 package compiler
 
 import (
+	"crypto/sha256"
+
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 )
@@ -10,6 +12,7 @@ const (
 	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
 	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
 	chainAnswers = "answers" // accept the answer to a datagram that passed
+	chainSame    = "same"    // packets between two sockets of one namespace: by its own rules
 	chainWhose   = "whose"   // put the identity of the packet's socket into the priority
 )
 
@@ -29,8 +32,9 @@ type chains struct {
 	// selfFree says that nothing stops two sockets of the namespace from
 	// reaching each other, so that there is no chain partSelf.
 	selfFree bool
-	endings  map[ending]bool // of its refusals
-	name     string          // set by share
+	endings  map[ending]bool   // of its refusals
+	sum      [sha256.Size]byte // of the content
+	name     string            // set by share
 }
 
 // lowering is the work on one socket namespace.
@@ -68,6 +72,7 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	} else {
 		c.selfFree = true
 	}
+	c.sum = sha256.Sum256(appendContent(nil, c))
 	return c
 }
 

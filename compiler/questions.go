@@ -68,7 +68,7 @@ func (l *lowering) ask(e *emitter, of transports, why reason) {
 	}
 	if same := of.and(q.same); (why == toRefuse || who != transports{}) && same != (transports{}) {
 		if t, _ := same.term(l.within); len(l.deep) > 0 {
-			e.rule("", append(t, sameVMap(l.deep[0]))...)
+			e.rule("", append(t, jumpTo(nft.VerdictJump, chainSame))...)
 		}
 		q.same = q.same.not(same)
 	}

@@ -2,9 +2,11 @@ package compiler
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"strings"
 
+	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 )
 
@@ -19,11 +21,10 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 		if c.name != "" {
 			continue
 		}
-		text := content(c)
+		sum := c.sum
 		if !r.passes.has(PassShare) {
-			text = s.source.Name + "\n" + text
+			sum = sha256.Sum256([]byte(s.source.Name + string(sum[:])))
 		}
-		sum := sha256.Sum256([]byte(text))
 		if names[sum] == "" {
 			short := shortDigest
 			for taken[hex.EncodeToString(sum[:short])] {
@@ -41,22 +42,49 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 // shortDigest is how many bytes of a digest identify a text in names and comments.
 const shortDigest = 5
 
-// content returns all that the kernel would do differently for another policy:
-// comments are left out.
-func content(c *chains) string {
-	var b strings.Builder
+// appendContent appends all that the kernel would do differently for another
+// policy: comments are left out.
+func appendContent(b []byte, c *chains) []byte {
 	for _, chain := range c.list {
-		b.WriteString(chain.Name)
-		b.WriteByte('\n')
-		for _, r := range chain.Rules {
-			for _, s := range r.Statements {
-				b.WriteString(s.String())
-				b.WriteByte(' ')
+		b = appendText(b, chain.Name)
+		b = binary.AppendUvarint(b, uint64(len(chain.Rules)))
+		for i := range chain.Rules {
+			b = append(b, byte(len(chain.Rules[i].Statements)))
+			for _, s := range chain.Rules[i].Statements {
+				b = appendStatement(b, s)
 			}
-			b.WriteByte('\n')
 		}
 	}
-	return b.String()
+	return b
+}
+
+// appendStatement writes the statements that policies are full of without the
+// detour of text.
+func appendStatement(b []byte, s nft.Statement) []byte {
+	switch s := s.(type) {
+	case nft.MatchMeta:
+		b = append(b, 'm', byte(s.Key), bit(s.Not))
+		return binary.AppendUvarint(b, uint64(s.Value))
+	case nft.MatchPort:
+		b = append(b, 'p', s.Protocol, bit(s.Source))
+		b = binary.BigEndian.AppendUint16(b, s.First)
+		return binary.BigEndian.AppendUint16(b, s.Last)
+	case nft.MatchAddress:
+		b = append(b, 'a', bit(s.Source), bit(s.Not))
+		return appendRange(b, model.AddressRange{First: s.First, Last: s.Last})
+	case nft.Verdict:
+		return appendText(append(b, 'v', byte(s.Kind)), s.Chain)
+	case nft.Counter:
+		return append(b, 'c')
+	}
+	return appendText(append(b, 's'), s.String())
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // rename puts the policy's name before the relative names of its chains, and

@@ -61,17 +61,17 @@ func (t transports) suffix() string {
 // eachTransport writes a list, for each transport if that pays.
 func (l *lowering) eachTransport(e *emitter, h model.Hook, list func()) {
 	var tcp, udp int // rules of one alone
-	for _, rules := range [][]model.Rule{l.n.Bind, l.n.Rules(h)} {
-		for i := range rules {
-			switch transportsOf(rules[i].Protocols) {
-			case transports{tcp: true}:
-				tcp++
-			case transports{udp: true}:
-				udp++
-			}
+	for _, r := range l.n.Rules(h) {
+		switch transportsOf(r.Protocols) {
+		case transports{tcp: true}:
+			tcp++
+		case transports{udp: true}:
+			udp++
 		}
 	}
-	if max(tcp, udp) < splitFrom || !l.passes.has(PassTransports) {
+	// With a check of the local address in front, chains are as deep as the
+	// kernel allows already (returningDepth).
+	if max(tcp, udp) < splitFrom || l.bindMatters() || !l.passes.has(PassTransports) {
 		list()
 		return
 	}

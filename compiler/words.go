@@ -3,6 +3,7 @@ package compiler
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/sockns/sockns/model"
@@ -15,8 +16,8 @@ const commentMax = 127
 // ruleComment is what a reader of nft list ruleset sees of a rule: the policy's
 // own words, and where they are written.
 func ruleComment(r *model.Rule) string {
-	where := fmt.Sprintf(" [%s:%d]", path.Base(r.Pos.File), r.Pos.Line)
-	return fit(fmt.Sprintf("%s %d: %s", r.Hook, r.Index, r.Words()), commentMax-len(where)) + where
+	where := " [" + path.Base(r.Pos.File) + ":" + strconv.Itoa(r.Pos.Line) + "]"
+	return fit(r.Hook.String()+" "+strconv.Itoa(r.Index)+": "+r.Words(), commentMax-len(where)) + where
 }
 
 func defaultComment(n *model.SocketNamespace, h model.Hook) string {
@@ -41,15 +42,19 @@ func wordsOf(comment string) string {
 	return comment
 }
 
+func unreadable(r rune) bool { return r == '"' || r < ' ' }
+
 // fit shortens text to a length, ending in a digest of what was cut, so that
 // different texts stay different. What nft(8) can't read is replaced.
 func fit(text string, length int) string {
-	text = strings.Map(func(r rune) rune {
-		if r == '"' || r < ' ' {
-			return '_'
-		}
-		return r
-	}, text)
+	if strings.ContainsFunc(text, unreadable) {
+		text = strings.Map(func(r rune) rune {
+			if unreadable(r) {
+				return '_'
+			}
+			return r
+		}, text)
+	}
 	if len(text) <= length {
 		return text
 	}

@@ -10,6 +10,7 @@ package model
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -236,9 +237,9 @@ func (r PortRange) Contains(port uint16) bool { return r.First <= port && port <
 // String returns "80" or "8000-8080".
 func (r PortRange) String() string {
 	if r.First == r.Last {
-		return fmt.Sprint(r.First)
+		return strconv.Itoa(int(r.First))
 	}
-	return fmt.Sprintf("%d-%d", r.First, r.Last)
+	return strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
 }
 
 // AddressRange is an inclusive range of addresses of one family, First <=

@@ -14,7 +14,10 @@ func (r *Rule) Words() string {
 	}
 	b.WriteString(r.Hook.String())
 	if r.Hook != Bind {
-		b.WriteString(map[Hook]string{Connect: " ", Accept: " from "}[r.Hook])
+		if r.Hook == Accept {
+			b.WriteString(" from")
+		}
+		b.WriteByte(' ')
 		b.WriteString(peerWords(r.Peers))
 	}
 	if what := TrafficWords(r.Protocols, r.Ports); what != "" {

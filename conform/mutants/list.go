@@ -76,7 +76,7 @@ var mutants = []mutant{
 	{fault: "EHOSTUNREACH says that there is no route", file: "endings.go",
 		old: "model.EHOSTUNREACH: {code: nft.ICMPXHostUnreachable}", new: "model.EHOSTUNREACH: {code: nft.ICMPXNoRoute}"},
 	{fault: "the accepting end's error comes first", file: "endings.go",
-		old: "ruleOf(toMark), ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}), whose}", new: "ruleOf(toMark), whose}"},
+		old: "ruleOf(toMark), ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})}, whose...)", new: "ruleOf(toMark)}, whose...)"},
 	{fault: "a return leaves the inner chain of a long clause only", file: "lower.go",
 		old: "case !e.returning || !e.mayReturn(tail):", new: "case true:"},
 	{fault: "rules that name the namespace itself are shared with others", file: "alike.go",

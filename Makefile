@@ -38,6 +38,12 @@ SEED ?= 0
 conform: tools ## FLOWS random decisions on the kernel against the model (root; SEED repeats a run)
 	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./conform -run TestKernelDoesWhatThePolicySays -v -count=1 -timeout 3h -flows $(FLOWS) -seed $(SEED)
 
+SOAK ?= 10m
+
+.PHONY: soak
+soak: tools ## SOAK long, everything happens at once to a controller with the race detector (root; SEED repeats a run)
+	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./e2e -run TestSoak -v -count=1 -timeout 3h -soak $(SOAK) -seed $(SEED) -soak.race
+
 .PHONY: mutants
 mutants: ## faults put into a copy of the compiler, and which test finds each
 	$(GO) run ./conform/mutants

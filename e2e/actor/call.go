@@ -52,13 +52,17 @@ func call(kind, addr string) string {
 		return errnoName(unix.Sendto(fd, []byte("?"), 0, sa))
 	}
 	err = unix.Connect(fd, sa)
-	if !errors.Is(err, unix.EINPROGRESS) {
+	interrupted := errors.Is(err, unix.EINTR) // by the Go runtime; it goes on connecting
+	if !errors.Is(err, unix.EINPROGRESS) && !interrupted {
 		return errnoName(err)
 	}
-	if !has("nonblock") {
+	if !has("nonblock") && !interrupted {
 		return "silence" // SO_SNDTIMEO passed
 	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(silence.Milliseconds()))
+	var n int
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(silence.Milliseconds()))
+	}
 	if err != nil {
 		return errnoName(err)
 	}

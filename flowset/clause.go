@@ -32,7 +32,8 @@ func labelOf(e model.Errno) int {
 type clause struct {
 	box   Box
 	label int
-	rule  int // index in the list from 1; 0 for what is no rule
+	rule  int     // index in the list from 1; 0 for what is no rule
+	by    Decider // set where it is no rule
 }
 
 // domain is where the functions of a hook are defined.
@@ -46,6 +47,19 @@ func domain(h model.Hook, u *universe) Box {
 	return Box{allProtocols, bound.Minus(wildcards), allPorts, u.all(), allPeers}
 }
 
+// Decider is what decides a flow.
+type Decider uint8
+
+// The deciders.
+const (
+	Rule          Decider = iota
+	Default               // no rule matched
+	SameNamespace         // both sockets are in one socket namespace
+	PickedPort            // a bind to port 0 on an own address, which needs no rule
+	OtherAddress          // a bind to an address that is not the namespace's
+	HiddenSocket          // accept is not asked: the kernel does not show the receiving socket of the protocol
+)
+
 // list writes the rules of a hook for one namespace as clauses.
 type list struct {
 	world *world
@@ -53,31 +67,84 @@ type list struct {
 	n     *model.SocketNamespace
 	hook  model.Hook
 	all   Box // the domain
-	out   []clause
+	// taken, if it is set, says which ports others may bind, so that denials of
+	// a bind get their errno; else they stay labelUnnamed.
+	taken  func(proto model.Protocol, local Set) Set
+	out    []clause
+	starts []int // where in out the clauses of each rule begin, and where those of the last end
 }
 
 // clauses returns what a hook of a namespace says, up to its default: the last
 // clause has the whole domain. n is nil for unmanaged sockets.
 func (w *world) clauses(u *universe, h model.Hook, n *model.SocketNamespace) []clause {
 	l := &list{world: w, u: u, n: n, hook: h, all: domain(h, u)}
+	l.write()
+	return l.out
+}
+
+func (l *list) write() {
 	switch {
-	case n == nil:
-		l.add(l.all, labelAllow, 0)
-	case h == model.Bind:
+	case l.n == nil:
+		l.end(l.all, labelAllow, Default)
+	case l.hook == model.Bind:
 		l.bind()
 	default:
 		l.peers()
 	}
-	return l.out
 }
 
-func (l *list) add(box Box, label, rule int) {
-	for d := range box {
-		if box[d].Empty() {
-			return
+// add adds what a rule says.
+func (l *list) add(box Box, label, rule int) { l.put(clause{box, label, rule, Rule}) }
+
+// end adds what holds without a rule.
+func (l *list) end(box Box, label int, by Decider) { l.put(clause{box, label, 0, by}) }
+
+func (l *list) put(c clause) {
+	if c.box.empty() {
+		return
+	}
+	if c.label == labelUnnamed && l.taken != nil {
+		l.name(c)
+		c.label = labelOf(model.EACCES)
+	}
+	l.out = append(l.out, c)
+}
+
+// name adds the parts of an unnamed denial that are EADDRINUSE.
+func (l *list) name(c clause) {
+	whole := c.box
+	for _, proto := range [...]model.Protocol{model.TCP, model.UDP} {
+		for _, part := range zones(whole[dimLocal]) {
+			c.box[dimProtocol] = whole[dimProtocol].Intersect(protocolSet(func(q model.Protocol) bool { return q == proto }))
+			c.box[dimLocal], c.box[dimPort] = part, whole[dimPort].Intersect(l.taken(proto, part))
+			c.label = labelOf(model.EADDRINUSE)
+			l.put(c)
 		}
 	}
-	l.out = append(l.out, clause{box, label, rule})
+}
+
+// zones splits local addresses by whose claims on ports count there: the
+// wildcard, loopback, and others.
+func zones(local Set) []Set {
+	var parts []Set
+	for _, part := range [...]Set{local.Intersect(unknown), local.Intersect(loopback), local.Minus(unknown).Minus(loopback)} {
+		if !part.Empty() {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// rules adds what the rules of the hook say, but those in audit.
+func (l *list) rules() {
+	rules := l.n.Rules(l.hook)
+	for i := range rules {
+		l.starts = append(l.starts, len(l.out))
+		if r := &rules[i]; !r.Audit {
+			l.rule(r)
+		}
+	}
+	l.starts = append(l.starts, len(l.out))
 }
 
 // bind follows [model.DecideBind].
@@ -85,30 +152,11 @@ func (l *list) bind() {
 	mine := own(l.n).Union(unknown).Intersect(l.all[dimLocal])
 	picks := l.all
 	picks[dimPort], picks[dimLocal] = port0, mine
-	l.add(picks, labelAllow, 0)
-	for i := range l.n.Bind {
-		r := &l.n.Bind[i]
-		if r.Audit {
-			continue
-		}
-		box := l.all
-		box[dimProtocol], box[dimPort] = protocolsOf(r), portsOf(r)
-		local := mine
-		if len(r.Local) > 0 {
-			local = l.local(r).Minus(unknown)
-		}
-		local = local.Intersect(l.all[dimLocal])
-		if r.Action == model.Deny && r.Error == "" {
-			box[dimLocal] = local.Minus(mine)
-			l.add(box, labelOf(model.EADDRNOTAVAIL), r.Index)
-			local = local.Intersect(mine)
-		}
-		box[dimLocal] = local
-		l.add(box, l.label(r), r.Index)
-	}
+	l.end(picks, labelAllow, PickedPort)
+	l.rules()
 	others := l.all
 	others[dimLocal] = l.all[dimLocal].Minus(mine)
-	l.add(others, labelOf(model.EADDRNOTAVAIL), 0)
+	l.end(others, labelOf(model.EADDRNOTAVAIL), OtherAddress)
 	end := labelAllow
 	if d := l.n.Default.Bind; d != nil {
 		if d.Action == model.Deny {
@@ -117,7 +165,39 @@ func (l *list) bind() {
 	} else if len(l.n.Bind) > 0 {
 		end = labelUnnamed
 	}
-	l.add(l.all, end, 0)
+	l.end(l.all, end, Default)
+}
+
+// rule adds what a rule says, whether or not it is in audit.
+func (l *list) rule(r *model.Rule) {
+	box := l.all
+	box[dimProtocol], box[dimPort] = protocolsOf(r), portsOf(r)
+	if r.Hook == model.Bind {
+		l.bindRule(r, box)
+		return
+	}
+	box[dimLocal] = own(l.n).Union(unknown).Union(picked)
+	if len(r.Local) > 0 {
+		box[dimLocal] = l.local(r)
+	}
+	box[dimLocal] = box[dimLocal].Intersect(l.all[dimLocal])
+	l.rulePeers(r, box)
+}
+
+func (l *list) bindRule(r *model.Rule, box Box) {
+	mine := own(l.n).Union(unknown).Intersect(l.all[dimLocal])
+	local := mine
+	if len(r.Local) > 0 {
+		local = l.local(r).Minus(unknown)
+	}
+	local = local.Intersect(l.all[dimLocal])
+	if r.Action == model.Deny && r.Error == "" {
+		box[dimLocal] = local.Minus(mine)
+		l.add(box, labelOf(model.EADDRNOTAVAIL), r.Index)
+		local = local.Intersect(mine)
+	}
+	box[dimLocal] = local
+	l.add(box, l.label(r), r.Index)
 }
 
 func (l *list) label(r *model.Rule) int {
@@ -135,26 +215,12 @@ func (l *list) peers() {
 	if l.hook == model.Accept {
 		hidden := l.all
 		hidden[dimProtocol] = allProtocols.Minus(identifying)
-		l.add(hidden, labelAllow, 0)
+		l.end(hidden, labelAllow, HiddenSocket)
 	}
-	rules := l.n.Rules(l.hook)
-	for i := range rules {
-		r := &rules[i]
-		if r.Audit {
-			continue
-		}
-		box := l.all
-		box[dimProtocol], box[dimPort] = protocolsOf(r), portsOf(r)
-		box[dimLocal] = own(l.n).Union(unknown).Union(picked)
-		if len(r.Local) > 0 {
-			box[dimLocal] = l.local(r)
-		}
-		box[dimLocal] = box[dimLocal].Intersect(l.all[dimLocal])
-		l.rulePeers(r, box)
-	}
+	l.rules()
 	same := l.all
 	same[dimPeer] = Set{numbers(classSelf, classSelf)}
-	l.add(same, labelAllow, 0)
+	l.end(same, labelAllow, SameNamespace)
 	end := labelOf(model.ECONNREFUSED)
 	if d := l.n.Default.For(l.hook); d != nil {
 		switch {
@@ -164,7 +230,7 @@ func (l *list) peers() {
 			end = labelOf(d.Error)
 		}
 	}
-	l.add(l.all, end, 0)
+	l.end(l.all, end, Default)
 }
 
 // rulePeers adds the boxes of a rule's peers: by address whoever it is, by

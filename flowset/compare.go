@@ -103,10 +103,10 @@ func (c *comparison) differences(s subject, h model.Hook) (*universe, []Labeled)
 	if h == model.Bind {
 		found = c.nameErrors(s, found)
 	}
-	possible, bindable := c.possible(s, u), c.bindable(s)
+	flows := bounds{h, c.possible(s, u), c.bindable(s)}
 	kept := found[:0]
 	for _, b := range found {
-		if prune(&b.Box, h, possible, bindable) {
+		if flows.prune(&b.Box) {
 			kept = append(kept, b)
 		}
 	}
@@ -127,11 +127,7 @@ func (c *comparison) nameErrors(s subject, boxes []Labeled) []Labeled {
 			out = append(out, b)
 			continue
 		}
-		local := b.Box[dimLocal]
-		for _, part := range [...]Set{local.Intersect(unknown), local.Intersect(loopback), local.Minus(unknown).Minus(loopback)} {
-			if part.Empty() {
-				continue
-			}
+		for _, part := range zones(b.Box[dimLocal]) {
 			piece := b
 			piece.Box[dimLocal] = part
 			rest := b.Box[dimProtocol].Minus(identifying)

@@ -18,6 +18,8 @@ const (
 // Box is the points whose coordinates are each in a set.
 type Box [dims]Set
 
+func (b *Box) empty() bool { return slices.ContainsFunc(b[:], Set.Empty) }
+
 // contains reports whether a point, given by its coordinates, is in the box.
 func (b *Box) contains(at [dims]Point) bool {
 	for d, s := range b {
@@ -195,6 +197,47 @@ func (s *space) apply(a, b *Diagram, label func(a, b int) int) *Diagram {
 	return from(a, b)
 }
 
+// walk visits the pairs of labels that two functions have at the points of a
+// box, each pair once or more.
+func (s *space) walk(a, b *Diagram, box *Box, visit func(a, b int)) {
+	type pair struct{ a, b *Diagram }
+	seen := make(map[pair]bool)
+	var from func(a, b *Diagram)
+	from = func(a, b *Diagram) {
+		if a.dim == dims && b.dim == dims {
+			visit(a.label, b.label)
+			return
+		}
+		if seen[pair{a, b}] {
+			return
+		}
+		seen[pair{a, b}] = true
+		dim := min(a.dim, b.dim)
+		for _, x := range s.within(a, dim, box) {
+			for _, y := range s.within(b, dim, box) {
+				if x.set.Overlaps(y.set) {
+					from(x.to, y.to)
+				}
+			}
+		}
+	}
+	from(a, b)
+}
+
+// within returns what of the edges of d for a dimension is in a box.
+func (s *space) within(d *Diagram, dim int, box *Box) []edge {
+	if d.dim != dim {
+		return []edge{{box[dim], d}}
+	}
+	var list []edge
+	for _, e := range d.edges {
+		if in := e.set.Intersect(box[dim]); !in.Empty() {
+			list = append(list, edge{in, e.to})
+		}
+	}
+	return list
+}
+
 // Labeled is a box of a diagram and the label that the function has there.
 type Labeled struct {
 	Box
@@ -204,8 +247,14 @@ type Labeled struct {
 // boxes returns disjoint boxes that make up the points whose label is wanted.
 // No two of them could be one.
 func (s *space) boxes(d *Diagram, wanted func(label int) bool) []Labeled {
+	return merge(s.pieces(d, &s.domain, wanted))
+}
+
+// pieces returns disjoint boxes that make up the points of a box whose label is
+// wanted.
+func (s *space) pieces(d *Diagram, in *Box, wanted func(label int) bool) []Labeled {
 	var list []Labeled
-	box := s.domain
+	box := *in
 	var visit func(d *Diagram)
 	visit = func(d *Diagram) {
 		if d.dim == dims {
@@ -214,14 +263,14 @@ func (s *space) boxes(d *Diagram, wanted func(label int) bool) []Labeled {
 			}
 			return
 		}
-		for _, e := range d.edges {
+		for _, e := range s.within(d, d.dim, in) {
 			box[d.dim] = e.set
 			visit(e.to)
-			box[d.dim] = s.domain[d.dim]
+			box[d.dim] = in[d.dim]
 		}
 	}
 	visit(d)
-	return merge(list)
+	return list
 }
 
 // merge makes one of any two boxes with the same label that differ in one

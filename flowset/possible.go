@@ -1,11 +1,15 @@
 package flowset
 
-import "github.com/sockns/sockns/model"
+import (
+	"slices"
+
+	"github.com/sockns/sockns/model"
+)
 
 // possible returns the classes that a peer of a subject can have.
 func (c *comparison) possible(s subject, u *universe) Set {
 	n := c.counts[s.device]
-	set := Set{numbers(classElsewhere, classElsewhere)}
+	set := elsewhere
 	for _, w := range u.worlds {
 		if me := w.resident(s.name, s.device); me != nil && me.Each != "" {
 			set = set.Union(Set{numbers(classSibling, classSibling)})
@@ -33,63 +37,71 @@ func (c *comparison) possible(s subject, u *universe) Set {
 // either policy, on some port. On others the bind is refused by both, and what
 // connect and accept would say makes no difference.
 func (c *comparison) bindable(s subject) Set {
-	set := unknown.Union(picked)
+	var set Set
 	for _, w := range [...]*world{c.a, c.b} {
 		n := w.resident(s.name, s.device)
 		if allowing(n) {
 			return allLocal
 		}
-		set = set.Union(own(n))
-		for i := range n.Bind {
-			if r := &n.Bind[i]; r.Action == model.Allow && len(r.Local) > 0 {
-				set = set.Union((&list{world: w, n: n}).local(r))
-			}
+		set = set.Union(w.mayHave(n))
+	}
+	return set
+}
+
+// mayHave returns the local addresses that a namespace's sockets may have, on
+// some port.
+func (w *world) mayHave(n *model.SocketNamespace) Set {
+	set := unknown.Union(picked).Union(own(n))
+	for i := range n.Bind {
+		if r := &n.Bind[i]; r.Action == model.Allow && len(r.Local) > 0 {
+			set = set.Union((&list{world: w, n: n}).local(r))
 		}
 	}
 	return set
 }
 
 // prune takes points out of a box that no flow has, as long as what is left is
-// a box; it returns false if nothing is left.
-func prune(b *Box, h model.Hook, classes, bindable Set) bool {
-	icmp := protocolSet(func(p model.Protocol) bool { return p == model.ICMP })
-	if b[dimPort].Intersect(port0).Empty() { // which stands for no port
-		b[dimProtocol] = b[dimProtocol].Minus(icmp)
-	}
-	if h == model.Bind {
-		return !b[dimProtocol].Empty()
-	}
-	if b[dimProtocol].Intersect(icmp).Empty() {
-		b[dimPort] = b[dimPort].Minus(port0)
-	}
-	b[dimLocal] = b[dimLocal].Intersect(bindable)
-	elsewhere := Set{numbers(classElsewhere, classElsewhere)}
-	b[dimPeer] = b[dimPeer].Intersect(classes)
-	if b[dimPeer].Intersect(elsewhere).Empty() {
-		b[dimProtocol] = b[dimProtocol].Intersect(identifying)
-	}
-	if b[dimProtocol].Intersect(identifying).Empty() {
-		b[dimPeer] = b[dimPeer].Intersect(elsewhere)
-	}
-	if b[dimLocal].Intersect(unknown).Empty() {
-		for _, family := range [...]Set{{whole(space4)}, {whole(space6)}} {
-			if b[dimLocal].Intersect(family.Union(asPicked(family))).Empty() {
-				b[dimAddress] = b[dimAddress].Minus(family)
-			}
-		}
-	}
-	for _, family := range [...]Set{{whole(space4)}, {whole(space6)}} {
-		if b[dimAddress].Intersect(family).Empty() {
-			b[dimLocal] = b[dimLocal].Minus(family).Minus(asPicked(family))
-		}
-	}
-	if b[dimAddress].Minus(unknown).Empty() {
+// a box; it returns false if no flow is left.
+func (b bounds) prune(box *Box) bool {
+	if !b.has(box) {
 		return false
 	}
-	for d := range b {
-		if b[d].Empty() {
-			return false
-		}
+	for again := true; again; {
+		before := *box
+		b.cut(box)
+		again = !slices.EqualFunc(before[:], box[:], Set.Equal)
 	}
 	return true
+}
+
+// cut takes out what one dimension says of another.
+func (b bounds) cut(box *Box) {
+	if box[dimPort].Intersect(port0).Empty() { // which stands for no port
+		box[dimProtocol] = box[dimProtocol].Minus(icmp)
+	}
+	if b.hook == model.Bind {
+		return
+	}
+	if box[dimProtocol].Intersect(icmp).Empty() {
+		box[dimPort] = box[dimPort].Minus(port0)
+	}
+	if box[dimPort].Equal(port0) {
+		box[dimProtocol] = box[dimProtocol].Intersect(icmp)
+	}
+	box[dimLocal] = box[dimLocal].Intersect(b.local)
+	box[dimPeer] = box[dimPeer].Intersect(b.classes)
+	if box[dimPeer].Intersect(elsewhere).Empty() {
+		box[dimProtocol] = box[dimProtocol].Intersect(identifying)
+	}
+	if box[dimProtocol].Intersect(identifying).Empty() {
+		box[dimPeer] = box[dimPeer].Intersect(elsewhere)
+	}
+	for _, f := range families {
+		if box[dimLocal].Intersect(f.local.Union(unknown)).Empty() {
+			box[dimAddress] = box[dimAddress].Minus(f.peer)
+		}
+		if box[dimAddress].Intersect(f.peer).Empty() {
+			box[dimLocal] = box[dimLocal].Minus(f.local)
+		}
+	}
 }

@@ -146,6 +146,21 @@ func (s Set) Intersect(t Set) Set {
 	return u
 }
 
+// Overlaps reports whether there is a point of both.
+func (s Set) Overlaps(t Set) bool {
+	for len(s) > 0 && len(t) > 0 {
+		switch {
+		case s[0].Last.compare(t[0].First) < 0:
+			s = s[1:]
+		case t[0].Last.compare(s[0].First) < 0:
+			t = t[1:]
+		default:
+			return true
+		}
+	}
+	return false
+}
+
 // Minus returns the points of s that t does not have.
 func (s Set) Minus(t Set) Set {
 	var u Set

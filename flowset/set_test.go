@@ -49,6 +49,9 @@ func TestSets(t *testing.T) {
 				t.Fatalf("%s of %v and %v is not in its one form: %v", name, a, b, s)
 			}
 		}
+		if a.Overlaps(b) == a.Intersect(b).Empty() {
+			t.Fatalf("overlap of %v and %v: %v", a, b, a.Overlaps(b))
+		}
 		if !a.Union(b).Covers(a) || a.Covers(b) != b.Minus(a).Empty() {
 			t.Fatalf("covers: %v %v", a, b)
 		}

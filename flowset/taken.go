@@ -37,14 +37,7 @@ func (w *world) claimed(device string) map[breadth]*claims {
 			if n.Device != device {
 				continue
 			}
-			var ports Set
-			for j := range n.Bind {
-				r := &n.Bind[j]
-				if r.Action == model.Allow && len(r.Local) == 0 && len(r.Ports) > 0 && (len(r.Protocols) == 0 || slices.Contains(r.Protocols, proto)) {
-					ports = ports.Union(portsOf(r))
-				}
-			}
-			for _, p := range ports {
+			for _, p := range claimedBy(n, proto, nil) {
 				wide = append(wide, portClaim{p, n.Name})
 				if len(n.Addresses) == 0 {
 					narrow = append(narrow, portClaim{p, n.Name})
@@ -54,6 +47,24 @@ func (w *world) claimed(device string) map[breadth]*claims {
 		found[breadth{proto, false}], found[breadth{proto, true}] = sweep(narrow), sweep(wide)
 	}
 	return found
+}
+
+// claimsPort reports whether a bind rule gives ports of a protocol to its
+// namespace.
+func claimsPort(r *model.Rule, proto model.Protocol) bool {
+	return r.Action == model.Allow && len(r.Local) == 0 && len(r.Ports) > 0 && (len(r.Protocols) == 0 || slices.Contains(r.Protocols, proto))
+}
+
+// claimedBy returns the ports that bind rules give to a namespace, but those
+// that are left out (nil: none).
+func claimedBy(n *model.SocketNamespace, proto model.Protocol, without func(i int) bool) Set {
+	var ports Set
+	for i := range n.Bind {
+		if r := &n.Bind[i]; claimsPort(r, proto) && (without == nil || !without(i)) {
+			ports = ports.Union(portsOf(r))
+		}
+	}
+	return ports
 }
 
 // portClaim is a range of ports of a namespace; those of one don't overlap.

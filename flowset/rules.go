@@ -12,12 +12,16 @@ import (
 type Lists struct {
 	c      *comparison // of the policy with itself
 	lists  map[subject]*[len(model.Hooks)]*List
-	denied map[string][]denied
+	denied map[string][]denied  // by the name of a namespace
+	bound  map[string][]Labeled // by the name of a namespace
 }
 
 // NewLists prepares the analysis of a policy.
 func NewLists(p *model.Policy) *Lists {
-	return &Lists{newComparison(p, p), make(map[subject]*[len(model.Hooks)]*List), make(map[string][]denied)}
+	return &Lists{
+		c: newComparison(p, p), lists: make(map[subject]*[len(model.Hooks)]*List),
+		denied: make(map[string][]denied), bound: make(map[string][]Labeled),
+	}
 }
 
 // List is what the rules of one hook of a namespace say.

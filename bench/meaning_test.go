@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockns/sockns/explain"
 	"github.com/sockns/sockns/flowset"
+	"github.com/sockns/sockns/lint"
 	"github.com/sockns/sockns/model"
 )
 
@@ -69,6 +70,36 @@ func BenchmarkCompare(b *testing.B) {
 					changes = len(flowset.Compare(p, k.with))
 				}
 				b.ReportMetric(float64(changes), "changes")
+			})
+		}
+	}
+}
+
+// withHub returns the same text with a rule more in each namespace, by which it
+// connects to the last one, and one there that accepts them all.
+func withHub(n int) string {
+	hub := fmt.Sprintf("n%05d", n-1)
+	text := strings.ReplaceAll(withBinds(n), "    connect:\n", "    connect:\n      - {protocol: tcp, ports: 9999, to: "+hub+"}\n")
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%05d", i)
+	}
+	return text + "      - {protocol: tcp, ports: 9999, from: [" + strings.Join(names, ", ") + "]}\n"
+}
+
+// BenchmarkLint looks for what a policy says in vain: in one where each
+// namespace has rules of its own, and in one where all connect to the last too.
+func BenchmarkLint(b *testing.B) {
+	for _, n := range sizes {
+		for _, k := range []struct{ name, text string }{{"each", withBinds(n)}, {"hub", withHub(n)}} {
+			b.Run(fmt.Sprintf("%d/%s", n, k.name), func(b *testing.B) {
+				files := []model.File{{Name: "bench.yaml", Data: []byte(k.text)}}
+				p := parsePolicy(b, k.text)
+				found := 0
+				for b.Loop() {
+					found = len(lint.Check(p, files))
+				}
+				b.ReportMetric(float64(found), "findings")
 			})
 		}
 	}

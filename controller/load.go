@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"github.com/sockns/sockns/lint"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/source"
 )
@@ -9,7 +10,8 @@ import (
 type Loaded struct {
 	Files       []model.File
 	Policy      *model.Policy // nil if Diagnostics has errors
-	Diagnostics model.Diagnostics
+	Diagnostics model.Diagnostics // errors
+	findings    []lint.Finding    // nil until they are asked for
 }
 
 // Load reads the policy that files and directories hold. The error is about
@@ -29,4 +31,22 @@ func parse(files []model.File) *Loaded {
 		l.Policy = p
 	}
 	return l
+}
+
+// Lint returns what the policy says in vain, which is found when it is asked
+// for first. It is not safe for concurrent use.
+func (l *Loaded) Lint() []lint.Finding {
+	if l.findings == nil && l.Policy != nil {
+		l.findings = lint.Check(l.Policy, l.Files)
+	}
+	return l.findings
+}
+
+// Warnings returns the same as diagnostics.
+func (l *Loaded) Warnings() model.Diagnostics {
+	var list model.Diagnostics
+	for _, f := range l.Lint() {
+		list = append(list, f.Diagnostic())
+	}
+	return list
 }

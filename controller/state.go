@@ -195,7 +195,7 @@ func (r *Reconciler) state() *State {
 	c := &r.record
 	s := &State{
 		PID: os.Getpid(), Started: c.started,
-		Policy:     PolicyState{Paths: r.paths, Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Warnings: problems(r.good.Diagnostics), Broken: c.broken},
+		Policy:     PolicyState{Paths: r.paths, Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Warnings: problems(r.good.Warnings()), Broken: c.broken},
 		Syscalls:   SyscallState{Enforced: r.calls != nil},
 		Reconciled: c.reconciled, Reconciles: c.reconciles, Failing: c.failing,
 		Drift: c.drift, LastDrift: c.lastDrift, ResyncFound: c.resyncFound,

@@ -40,6 +40,7 @@ type List struct {
 	from    []*Diagram
 	decides *Diagram
 	none    *Diagram // which clause would decide without bind rules; nil until it is asked for
+	uses    []Use    // once they were asked for
 }
 
 // outside labels the points that no flow has.
@@ -73,10 +74,16 @@ func (a *Lists) read(n *model.SocketNamespace, h model.Hook) *List {
 	for k := last - 1; k >= 0; k-- {
 		l.from[k] = l.space.paint(l.from[k+1], &l.clauses[k].box, l.ids[k])
 	}
-	l.decides = l.from[0]
+	flows := l.space.constant(0)
 	for _, box := range l.flows.excluded(l.space.domain) {
-		l.decides = l.space.paint(l.decides, &box, outside)
+		flows = l.space.paint(flows, &box, outside)
 	}
+	l.decides = l.space.apply(l.from[0], flows, func(id, flow int) int {
+		if flow == outside {
+			return outside
+		}
+		return id
+	})
 	return l
 }
 

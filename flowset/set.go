@@ -125,6 +125,12 @@ func (s Set) Union(t Set) Set {
 
 // Intersect returns the points of both.
 func (s Set) Intersect(t Set) Set {
+	switch {
+	case t.spans(s):
+		return s
+	case s.spans(t):
+		return t
+	}
 	var u Set
 	for len(s) > 0 && len(t) > 0 {
 		first, last := s[0].First, s[0].Last
@@ -144,6 +150,17 @@ func (s Set) Intersect(t Set) Set {
 		}
 	}
 	return u
+}
+
+// spans reports whether s is obviously all of t: nothing has to be made then.
+func (s Set) spans(t Set) bool {
+	switch {
+	case len(t) == 0 || len(s) == 0:
+		return len(t) == 0
+	case len(s) == 1:
+		return s[0].First.compare(t[0].First) <= 0 && t[len(t)-1].Last.compare(s[0].Last) <= 0
+	}
+	return len(s) == len(t) && &s[0] == &t[0]
 }
 
 // Overlaps reports whether there is a point of both.

@@ -36,6 +36,14 @@ const (
 // all together can, and no answer changes; of the others that do not only count,
 // none can be removed together with them.
 func (l *List) Uses() []Use {
+	if l.uses == nil {
+		l.uses = l.judged()
+		l.from, l.space.nodes = nil, nil // which nothing else asks for
+	}
+	return l.uses
+}
+
+func (l *List) judged() []Use {
 	rules := l.n.Rules(l.hook)
 	uses := make([]Use, len(rules))
 	for i := range rules {

@@ -12,7 +12,7 @@ type deviceRef struct {
 }
 
 // check finds what is wrong with the whole: names that lead nowhere, cgroups
-// claimed twice, rules that can't do what they seem to.
+// claimed twice. What is right but in vain is for package lint to find.
 func check(r *reader) {
 	r.resolveNames()
 	r.claimedTwice()
@@ -21,11 +21,6 @@ func check(r *reader) {
 		return // what follows asks what the policy means
 	}
 	r.policy.Tests = r.questions(r.policy.Tests)
-	r.unusedGroups()
-	r.unreachablePeers()
-	r.shadowed()
-	r.ambiguousBinds()
-	r.unprotectedBirths()
 }
 
 // resolveNames finds out which names are groups and which are namespaces.
@@ -114,54 +109,6 @@ func (r *reader) claimedByTemplate() {
 			for _, t := range templates {
 				if _, ok := InstanceName(t.Name, t.Each, m.Cgroup); ok {
 					r.errorf(m.Pos, "%s is claimed twice, by the pattern of %s at %s too: a socket is in one socket namespace, take it out of one", m, t.Name, t.EachPos)
-				}
-			}
-		}
-	}
-}
-
-// unusedGroups warns of groups that no rule names: a misspelt name elsewhere,
-// or a rule that was forgotten.
-func (r *reader) unusedGroups() {
-	used := make(map[string]bool)
-	eachPeer(r.policy, func(_ *SocketNamespace, _ *Rule, p *Peer) { used[p.Name] = true })
-	for _, g := range r.policy.Groups {
-		if !used[g.Name] {
-			r.warnf(g.Pos, "group %s is not used: no rule names it", g.Name)
-		}
-	}
-}
-
-// unreachablePeers warns of peers that can't be recognised: a namespace of
-// another device namespace is known by its addresses only.
-func (r *reader) unreachablePeers() {
-	byName := make(map[string]*SocketNamespace, len(r.policy.SocketNamespaces))
-	for i := range r.policy.SocketNamespaces {
-		byName[r.policy.SocketNamespaces[i].Name] = &r.policy.SocketNamespaces[i]
-	}
-	eachPeer(r.policy, func(n *SocketNamespace, rule *Rule, p *Peer) {
-		m := byName[p.Name]
-		if p.Kind != PeerNamespace || m == nil || len(m.Addresses) > 0 {
-			return
-		}
-		if slices.ContainsFunc(rule.Local, func(l Peer) bool { return l.Pos == p.Pos }) {
-			r.warnf(p.Pos, "local is %s, which lists no addresses: it can never match", p.Name)
-		} else if m.Device != n.Device {
-			r.warnf(p.Pos, "%s is in device namespace %s and lists no addresses, by which it would be recognised from %s: it can never match", p.Name, m.Device, n.Device)
-		}
-	})
-}
-
-func eachPeer(p *Policy, visit func(*SocketNamespace, *Rule, *Peer)) {
-	for i := range p.SocketNamespaces {
-		n := &p.SocketNamespaces[i]
-		for _, h := range Hooks {
-			rules := n.Rules(h)
-			for j := range rules {
-				for _, list := range [][]Peer{rules[j].Local, rules[j].Peers} {
-					for k := range list {
-						visit(n, &rules[j], &list[k])
-					}
 				}
 			}
 		}

@@ -55,10 +55,6 @@ func (r *reporter) errorf(pos Position, format string, args ...any) {
 	r.list = append(r.list, Diagnostic{pos, Error, fmt.Sprintf(format, args...)})
 }
 
-func (r *reporter) warnf(pos Position, format string, args ...any) {
-	r.list = append(r.list, Diagnostic{pos, Warning, fmt.Sprintf(format, args...)})
-}
-
 // sorted returns what was gathered in the order of the files, each once.
 func (r *reporter) sorted() Diagnostics {
 	slices.SortStableFunc(r.list, func(a, b Diagnostic) int {

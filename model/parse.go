@@ -32,13 +32,6 @@ func Parse(files []File) (*Policy, Diagnostics) {
 	for _, f := range files {
 		r.file(f)
 	}
-	if len(r.policy.SocketNamespaces) == 0 && !r.HasErrors() {
-		name := "policy"
-		if len(files) > 0 {
-			name = files[0].Name
-		}
-		r.warnf(Position{name, 1, 1}, "no socket namespaces: nothing is enforced; declare some under socketNamespaces")
-	}
 	check(r)
 	return r.policy, r.sorted()
 }

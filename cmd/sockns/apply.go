@@ -107,7 +107,7 @@ func (c *cli) planFor(host *controller.Host, files, args []string) (*controller.
 		_, plan, err := host.Resume(f)
 		return plan, err
 	}
-	loaded, err := c.load(files)
+	loaded, err := c.loadAndWarn(files)
 	if err != nil {
 		return nil, err
 	}

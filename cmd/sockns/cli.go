@@ -56,7 +56,7 @@ The usual way: validate, plan, apply. Nothing changes before apply says so.`,
 		return outputs(cmd), cobra.ShellCompDirectiveNoFileComp
 	})
 	root.AddCommand(
-		c.validateCommand(), c.explainCommand(), c.testCommand(),
+		c.validateCommand(), c.lintCommand(), c.explainCommand(), c.testCommand(),
 		c.showCommand(), c.graphCommand(), c.learnCommand(), c.planCommand(), c.diffCommand(), c.applyCommand(),
 		c.confirmCommand(), c.rollbackCommand(), c.guardCommand(),
 		c.deleteCommand(), c.runCommand(), c.reloadCommand(), c.statusCommand(), c.watchCommand(), c.whyCommand(), c.eventsCommand(), c.doctorCommand(), c.schemaCommand(),
@@ -101,6 +101,19 @@ func version() string {
 func fileFlag(cmd *cobra.Command, files *[]string) {
 	cmd.Flags().StringSliceVarP(files, "file", "f", nil, "policy `file` or directory (its *.yaml and *.yml); - is standard input; repeatable")
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
+}
+
+// loadAndWarn reads a policy that is about to be used, and prints what is wrong
+// with it and what it says in vain.
+func (c *cli) loadAndWarn(files []string) (*controller.Loaded, error) {
+	l, err := c.load(files)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range l.Warnings() {
+		fmt.Fprintln(c.err, d)
+	}
+	return l, nil
 }
 
 // load reads a policy and prints what is wrong with it. The error is silent

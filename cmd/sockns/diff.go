@@ -19,8 +19,9 @@ func (c *cli) diffCommand() *cobra.Command {
 	var files []string
 	var semantic bool
 	cmd := &cobra.Command{
-		Use:   "diff -f PATH... | diff --semantic OLD NEW",
-		Short: "Unified diff of the kernel's tables against the compiled ones, or two policies by what they mean",
+		Annotations: map[string]string{errorStatusKey: "2"},
+		Use:         "diff -f PATH... | diff --semantic OLD NEW",
+		Short:       "Unified diff of the kernel's tables against the compiled ones, or two policies by what they mean",
 		Long: `Diff prints how the tables in the kernel differ from what the policy compiles
 to, as a unified diff of nft text.
 

@@ -14,8 +14,9 @@ import (
 func (c *cli) explainCommand() *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
-		Use:   "explain -f PATH... FLOW",
-		Short: "Say how a policy decides a flow, by which rule, and what the application sees",
+		Annotations: map[string]string{errorStatusKey: "2"},
+		Use:         "explain -f PATH... FLOW",
+		Short:       "Say how a policy decides a flow, by which rule, and what the application sees",
 		Long: `Explain says which rule of which end decides a flow, which rules were passed
 over and why, what the application sees, and the smallest rules that would allow
 what is refused. Nothing is touched, and no privilege is needed.

@@ -20,12 +20,16 @@ func main() {
 	os.Exit(code)
 }
 
+// errorStatusKey is the annotation of a command whose status is 2 on an error,
+// as 1 is an answer.
+const errorStatusKey = "errorStatus"
+
 // run executes one command line and returns its exit status.
 func run(ctx context.Context, args []string) int {
 	c := newCLI(os.Stdin, os.Stdout, os.Stderr)
 	root := c.command()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var status exitStatus
 	switch {
 	case err == nil:
@@ -40,6 +44,9 @@ func run(ctx context.Context, args []string) int {
 			err = fmt.Errorf("%w: run it as root", err)
 		}
 		fmt.Fprintln(os.Stderr, c.red("error:"), err)
+		if cmd.Annotations[errorStatusKey] == "2" {
+			return 2
+		}
 		return 1
 	}
 }

@@ -30,7 +30,7 @@ With --detailed-exitcode the exit status is 0 if nothing would change, 2 if
 something would, and 1 on an error.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			loaded, err := c.load(files)
+			loaded, err := c.loadAndWarn(files)
 			if err != nil {
 				return err
 			}

@@ -15,8 +15,9 @@ import (
 func (c *cli) testCommand() *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
-		Use:   "test -f PATH... [TESTFILE...]",
-		Short: "Hold a policy against the expectations of its tests",
+		Annotations: map[string]string{errorStatusKey: "2"},
+		Use:         "test -f PATH... [TESTFILE...]",
+		Short:       "Hold a policy against the expectations of its tests",
 		Long: `Test answers the flows that a policy lists under tests, and those of test
 files, and compares the answers with what is expected: allow, deny, or an errno.
 What does not hold is explained. Nothing is touched, and no privilege is needed.

@@ -14,12 +14,17 @@ func (c *cli) validateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate -f PATH...",
 		Short: "Check a policy; nothing is touched, no privilege is needed",
-		Args:  cobra.NoArgs,
+		Long: `Validate says what is wrong with a policy, and as warnings what it says in vain:
+the findings of lint, which has more about them.
+
+The exit status is 0 if the policy can be used, with or without warnings, and 1
+if it can't.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if c.output == "json" {
 				return c.validateJSON(files)
 			}
-			l, err := c.load(files)
+			l, err := c.loadAndWarn(files)
 			if err != nil {
 				return err
 			}
@@ -60,7 +65,7 @@ func (c *cli) validateJSON(files []string) error {
 	err = c.json(struct {
 		Valid       bool             `json:"valid"`
 		Diagnostics []diagnosticJSON `json:"diagnostics"`
-	}{l.Policy != nil, diagnosticsJSON(l.Diagnostics)})
+	}{l.Policy != nil, diagnosticsJSON(append(l.Diagnostics, l.Warnings()...))})
 	if err == nil && l.Policy == nil {
 		err = exitStatus{code: 1}
 	}

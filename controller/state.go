@@ -41,12 +41,11 @@ type State struct {
 // PolicyState says which policy is in force, and what is wrong with the files
 // if they hold another.
 type PolicyState struct {
-	Paths      []string         `json:"paths"`
-	Files      []string         `json:"files"`  // of the policy in force
-	Loaded     time.Time        `json:"loaded"` // when it was
-	Namespaces int              `json:"socketNamespaces"`
-	Warnings   []events.Problem `json:"warnings,omitempty"`
-	Broken     *Broken          `json:"broken,omitempty"`
+	Paths      []string  `json:"paths"`
+	Files      []string  `json:"files"`  // of the policy in force
+	Loaded     time.Time `json:"loaded"` // when it was
+	Namespaces int       `json:"socketNamespaces"`
+	Broken     *Broken   `json:"broken,omitempty"`
 }
 
 // Broken is what is wrong with the files since the policy in force was loaded.
@@ -195,7 +194,7 @@ func (r *Reconciler) state() *State {
 	c := &r.record
 	s := &State{
 		PID: os.Getpid(), Started: c.started,
-		Policy:     PolicyState{Paths: r.paths, Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Warnings: problems(r.good.Warnings()), Broken: c.broken},
+		Policy:     PolicyState{Paths: r.paths, Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Broken: c.broken},
 		Syscalls:   SyscallState{Enforced: r.calls != nil},
 		Reconciled: c.reconciled, Reconciles: c.reconciles, Failing: c.failing,
 		Drift: c.drift, LastDrift: c.lastDrift, ResyncFound: c.resyncFound,

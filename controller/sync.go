@@ -88,7 +88,7 @@ func (r *Reconciler) plan() (*Plan, error) {
 
 // loaded tells that a policy is in force now.
 func (r *Reconciler) loaded(plan *Plan) events.Event {
-	e := events.Event{Kind: events.PolicyLoaded, Message: "it is in force", Problems: problems(r.good.Warnings())}
+	e := events.Event{Kind: events.PolicyLoaded, Message: "it is in force"}
 	if !plan.Changes() {
 		e.Message = "it was in force already"
 	}

@@ -35,9 +35,9 @@ const (
 	// ResyncFound: the safety resync met a difference that no notification had
 	// announced. It is a bug of sockns or of the kernel.
 	ResyncFound Kind = "resync-found"
-	// PolicyLoaded: the files were read and hold no error; Problems are
-	// warnings. PolicyBroken: they hold errors (Problems) or can't be read
-	// (Error), and the last good policy stays.
+	// PolicyLoaded: the files were read and hold no error. PolicyBroken: they
+	// hold errors (Problems) or can't be read (Error), and the last good policy
+	// stays.
 	PolicyLoaded Kind = "policy-loaded"
 	PolicyBroken Kind = "policy-broken"
 	// MemberJoined and MemberLeft: a cgroup that a socket namespace claims came

@@ -1,0 +1,88 @@
+package lint_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sockns/sockns/flowset"
+	"github.com/sockns/sockns/lint"
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/model/modeltest"
+)
+
+// TestRemovedRules removes each rule of drawn policies. One that is said never
+// to match or to change nothing leaves all decisions as they are, unless the
+// remedy says what else it does; one of which nothing is said does not.
+func TestRemovedRules(t *testing.T) {
+	same, other := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		text := modeltest.Edited(modeltest.YAML(modeltest.Usual).Draw(t, "policy")).Draw(t, "edited")
+		text = strings.ReplaceAll(strings.ReplaceAll(text, "mode: audit", "mode: enforce"), ", log: true", "")
+		p := modeltest.Parse(t, text)
+		said := make(map[model.Position]string) // by the places of rules
+		for _, f := range lint.Check(p, nil) {
+			switch f.ID {
+			case lint.ShadowedRule, lint.UnmatchableRule, lint.RedundantRule:
+				said[f.Pos] = f.Remedy
+			}
+		}
+		for i := range p.SocketNamespaces {
+			for _, h := range model.Hooks {
+				rules := p.SocketNamespaces[i].Rules(h)
+				reported := slices.ContainsFunc(rules, func(r model.Rule) bool { return said[r.Pos] != "" })
+				for j, r := range rules {
+					changes := flowset.Compare(p, without(p, i, h, j))
+					switch remedy := said[r.Pos]; {
+					case strings.HasPrefix(remedy, "remove it") && !strings.Contains(remedy, "EADDRINUSE"):
+						same++
+						if len(changes) > 0 {
+							t.Fatalf("%s: %s, but %v", r.Pos, remedy, changes)
+						}
+					case remedy == "" && !r.Audit && !reported && possible(p, &r):
+						other++
+						if len(changes) == 0 {
+							t.Fatalf("%s: nothing is said of %q, which changes nothing", r.Pos, r.Words())
+						}
+					}
+				}
+			}
+		}
+	})
+	t.Logf("%d rules can go, %d can't", same, other)
+	if same == 0 || other == 0 {
+		t.Error("nothing was removed")
+	}
+}
+
+// possible reports whether all that a rule names can be met: of one that can't,
+// its peers are told and not the rule.
+func possible(p *model.Policy, r *model.Rule) bool {
+	for _, f := range lint.Check(p, nil) {
+		if (f.ID == lint.UnreachablePeer || f.ID == lint.UnreachableLocal) && f.Pos.Line == r.Pos.Line {
+			return false
+		}
+	}
+	return true
+}
+
+func without(p *model.Policy, namespace int, h model.Hook, rule int) *model.Policy {
+	after := *p
+	after.SocketNamespaces = slices.Clone(p.SocketNamespaces)
+	n := &after.SocketNamespaces[namespace]
+	rules := slices.Delete(slices.Clone(n.Rules(h)), rule, rule+1)
+	for i := range rules {
+		rules[i].Index = i + 1
+	}
+	switch h {
+	case model.Bind:
+		n.Bind = rules
+	case model.Connect:
+		n.Connect = rules
+	default:
+		n.Accept = rules
+	}
+	return &after
+}

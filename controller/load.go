@@ -9,7 +9,7 @@ import (
 // Loaded is a policy as it was read, with the files that it came from.
 type Loaded struct {
 	Files       []model.File
-	Policy      *model.Policy // nil if Diagnostics has errors
+	Policy      *model.Policy     // nil if Diagnostics has errors
 	Diagnostics model.Diagnostics // errors
 	findings    []lint.Finding    // nil until they are asked for
 }

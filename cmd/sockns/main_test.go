@@ -90,7 +90,7 @@ func TestScripts(t *testing.T) {
 // the tree and $CGDIR as a directory, with the children web and db.
 //
 //	in N COMMAND...  runs it in the network namespace; N is its exit status
-//	policy FILE...   puts the value of $CG into files
+//	policy FILE...   puts the values of $CG and $NS into files
 func TestKernelScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
@@ -115,7 +115,7 @@ func TestKernelScripts(t *testing.T) {
 			"in":    exits("nsenter", "--net=${NS}"),
 			"policy": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, name := range args {
-					text := strings.ReplaceAll(ts.ReadFile(name), "$CG", ts.Getenv("CG"))
+					text := strings.NewReplacer("$CG", ts.Getenv("CG"), "$NS", ts.Getenv("NS")).Replace(ts.ReadFile(name))
 					ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
 				}
 			},

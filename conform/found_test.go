@@ -102,20 +102,7 @@ func TestFoundBefore(t *testing.T) {
 func TestFoundBeforeOnKernel(t *testing.T) {
 	needRoot(t)
 	for _, calls := range []bool{false, true} {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread()
-			m, err := OpenMachine(foundWorld(), calls)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer func() {
-				if err := m.Close(); err != nil {
-					t.Error(err)
-				}
-			}()
+		onMachine(t, foundWorld(), calls, func(m *Machine) {
 			for _, f := range found {
 				if f.calls != calls || !visible(f.flow.Protocol) {
 					continue
@@ -128,7 +115,46 @@ func TestFoundBeforeOnKernel(t *testing.T) {
 					t.Errorf("%s: %s: %s, want %s (%v)", f.name, f.flow, got, f.want, err)
 				}
 			}
-		}()
-		<-done
+		})
 	}
+}
+
+// TestOwnListenerIsInTheWay asks twice for the address of a namespace's own
+// listener. Under the second policy it was taken for one that another
+// namespace had asked for shortly before.
+func TestOwnListenerIsInTheWay(t *testing.T) {
+	needRoot(t)
+	flow := Flow{Protocol: model.TCP, Cgroup: "d", Bind: netip.MustParseAddrPort("127.0.0.1:107")}
+	w := &World{Devices: devices(), at: make(map[listenerKey]int)}
+	w.add(Listener{Cgroup: flow.Cgroup, Protocol: flow.Protocol, Address: flow.Bind})
+	onMachine(t, w, true, func(m *Machine) {
+		for _, name := range []string{"a", "b"} {
+			if err := m.Apply(foundPolicy("\n  " + name + ": {members: [{cgroup: $CG/d}]}")); err != nil {
+				t.Error(err)
+			}
+			if got, err := m.Try([]Flow{flow}, func(int) bool { return false }); err != nil || got[0] != "EADDRINUSE" {
+				t.Errorf("%s: %v %v", name, got, err)
+			}
+		}
+	})
+}
+
+// onMachine does something with a machine, on a thread that ends with it.
+func onMachine(t *testing.T, w *World, calls bool, do func(*Machine)) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		m, err := OpenMachine(w, calls)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		do(m)
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-done
 }

@@ -295,24 +295,12 @@ func (m *Machine) Apply(text string) error {
 	return nil
 }
 
-// Renew puts a policy in force where nothing listens, has the sockets of a
-// fresh world listen, and returns what each sees.
-func (m *Machine) Renew(text string) ([]string, error) {
-	if err := m.Silence(); err != nil {
-		return nil, err
+// ForgetClaims has the tier, if it is there, forget who asked for loopback
+// addresses, which it knows for 10 s: longer than a policy is in force here.
+func (m *Machine) ForgetClaims() error {
+	if !m.Calls {
+		return nil
 	}
-	if err := m.Apply(text); err != nil {
-		return nil, err
-	}
-	if err := m.forgetClaims(); err != nil {
-		return nil, err
-	}
-	return m.Listen(m.World.Binds)
-}
-
-// forgetClaims has the tier forget who asked for loopback addresses, which it
-// knows for 10 s: longer than a policy is in force here.
-func (m *Machine) forgetClaims() error {
 	dir, err := syscalls.MountBpffs()
 	if err != nil {
 		return err

@@ -125,10 +125,18 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 // enforce puts a policy in force. In a fresh world its sockets listen then; what
 // they see is held against what they should.
 func enforce(m *Machine, j *Judge, text string) (*Disagreement, error) {
-	if !m.World.Fresh {
-		return nil, m.Apply(text)
+	if m.World.Fresh {
+		if err := m.Silence(); err != nil {
+			return nil, err
+		}
 	}
-	got, err := m.Renew(text)
+	if err := m.Apply(text); err != nil {
+		return nil, err
+	}
+	if err := m.ForgetClaims(); err != nil || !m.World.Fresh {
+		return nil, err
+	}
+	got, err := m.Listen(m.World.Binds)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package conform
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -26,19 +27,17 @@ func (d *Disagreement) shrink(m *Machine) {
 // still reports whether a policy has a disagreement about the flow, and notes it if so.
 func (d *Disagreement) still(m *Machine, text string) bool {
 	p, err := d.World.Parse(text)
-	if err != nil || !m.World.Fresh && m.Apply(text) != nil {
+	if err != nil {
 		return false
 	}
 	j := &Judge{World: d.World, Policy: p, Calls: d.Calls}
-	if m.World.Fresh {
-		other, err := enforce(m, j, text)
-		if err != nil || other == nil && d.listens > 0 || other != nil && other.listens != d.listens {
-			return false
-		}
-		if other != nil {
-			d.Policy, d.Got, d.Expected = text, other.Got, other.Expected
-			return true
-		}
+	other, err := enforce(m, j, text)
+	switch {
+	case err != nil, other == nil && d.listens > 0, other != nil && other.listens != d.listens:
+		return false
+	case other != nil:
+		d.Policy, d.Got, d.Expected = text, other.Got, other.Expected
+		return true
 	}
 	want := Expected{j.Seen(d.Flow).Outcomes, simulation(j)(d.Flow)}
 	got, err := m.Try([]Flow{d.Flow}, func(int) bool { return want.silent() })
@@ -112,7 +111,12 @@ func (d *Disagreement) Scenario() string {
 	for i, w := range d.Want {
 		want[i] = strings.TrimPrefix(w, "bind ")
 	}
-	step := strings.Replace(d.Flow.in(name), "sendto ", "connect ", 1)
+	flow := d.Flow
+	if !flow.OnlyBinds() && flow.Bind.Port() != 0 {
+		fmt.Fprintf(&b, "# it bound port %d, which scenarios can't say\n", flow.Bind.Port())
+		flow.Bind = netip.AddrPortFrom(flow.Bind.Addr(), 0)
+	}
+	step := strings.Replace(flow.in(name), "sendto ", "connect ", 1)
 	fmt.Fprintf(&b, "%s = %s\n", step, strings.Join(want, "|"))
 	return b.String()
 }

@@ -737,8 +737,10 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 	if (!wildcard) {
 		if (!steers || !is_loopback_home(&asked) || (family6 && v6only_sock(sk))) return 0;
 		struct who holder = {};
-		if (!hide && find_receiver(ctx, slot, &asked, ctx->user_port, &holder)) hide = holder.identity != me.identity;
-		if (!hide) hide = claimed_by_other(netns, &asked, q.port, me.identity);
+		if (!hide && find_receiver(ctx, slot, &asked, ctx->user_port, &holder))
+			hide = holder.identity != me.identity; // its own is the kernel's to refuse
+		else if (!hide)
+			hide = claimed_by_other(netns, &asked, q.port, me.identity);
 		if (!hide) return 0;
 	} else if (p->flags & OWNS_ALL) {
 		return 0;

@@ -40,6 +40,7 @@ func (w *World) Applications(p *model.Policy, tier bool) *Applications {
 
 var protocolBits = map[model.Protocol]syscalls.Protocols{
 	model.TCP: syscalls.TCP, model.UDP: syscalls.UDP, model.SCTP: syscalls.SCTP, model.UDPLite: syscalls.UDPLite,
+	model.ICMP: syscalls.ICMP,
 }
 
 // Try makes the calls of a flow, and its packets where none fails; it returns

@@ -110,7 +110,7 @@ func NewFreshWorld(r *rand.Rand) *World {
 	for d := range w.Devices {
 		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
 			for _, port := range ports {
-				for range 3 + r.IntN(7) {
+				for range 5 + r.IntN(9) {
 					addrs := w.localAddresses(d)
 					if protocol == model.TCP && r.IntN(2) == 0 {
 						addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv4Unspecified(), netip.IPv6Unspecified(), loopbacks[0], loopbacks[0]}

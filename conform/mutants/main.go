@@ -60,12 +60,9 @@ func (m mutant) try() (after int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	text, err := os.ReadFile(path)
+	text, err := m.text(path)
 	if err != nil {
 		return 0, err
-	}
-	if n := strings.Count(string(text), m.old); n != 1 {
-		return 0, fmt.Errorf("%s has the text to change %d times, want once:\n%s", m.file, n, m.old)
 	}
 	dir, err := os.MkdirTemp("", "sockns-mutant")
 	if err != nil {
@@ -73,7 +70,7 @@ func (m mutant) try() (after int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
 		return 0, err
 	}
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
@@ -94,6 +91,18 @@ func (m mutant) try() (after int, err error) {
 		return 0, fmt.Errorf("not found:\n%s", out)
 	}
 	return flows(string(out))
+}
+
+// text returns the file with the fault in it.
+func (m mutant) text(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), m.old); n != 1 {
+		return "", fmt.Errorf("%s has the text to change %d times, want once:\n%s", m.file, n, m.old)
+	}
+	return strings.Replace(string(text), m.old, m.new, 1), nil
 }
 
 var (

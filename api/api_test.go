@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/controller"
@@ -23,11 +25,12 @@ import (
 
 // fake is a controller that answers what a test says.
 type fake struct {
-	mu     sync.Mutex
-	state  controller.State
-	broken *controller.Broken
-	err    error
-	hangs  bool
+	mu       sync.Mutex
+	state    controller.State
+	broken   *controller.Broken
+	refusals controller.Refusals
+	err      error
+	hangs    bool
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -52,6 +55,12 @@ func (f *fake) Why(_ context.Context, subject string) (*controller.Why, error) {
 		return nil, controller.ErrUnknown("no socket namespace " + subject)
 	}
 	return &controller.Why{Namespace: subject, Refusals: []controller.Cause{}}, nil
+}
+
+func (f *fake) Refusals(context.Context) (*controller.Refusals, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &f.refusals, f.err
 }
 
 func (f *fake) Reload(context.Context) (*controller.Broken, error) {
@@ -149,6 +158,23 @@ func TestWhy(t *testing.T) {
 	}
 	if _, err := c.Why(background(t), "wob"); err == nil || !strings.Contains(err.Error(), "no socket namespace wob") {
 		t.Error(err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	want := controller.Refusals{
+		Since: time.Unix(1, 0).UTC(), Forgotten: 2,
+		Refusals: []events.Event{{Kind: events.Decision, Namespace: "web", Decided: &events.Decided{Hook: "connect", Count: 3}}},
+	}
+	f := &fake{refusals: want}
+	c, _, _ := serve(t, f)
+	got, err := c.Refusals(background(t))
+	if diff := cmp.Diff(&want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	f.set(func(f *fake) { f.err = controller.ErrEnded })
+	if _, err := c.Refusals(background(t)); err == nil || !strings.Contains(err.Error(), controller.ErrEnded.Error()) {
+		t.Errorf("ended: %v", err)
 	}
 }
 

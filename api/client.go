@@ -41,16 +41,27 @@ func NewClient(dir string) *Client {
 
 // State returns the state of the controller.
 func (c *Client) State(ctx context.Context) (*controller.State, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/v1/state")
+	state := new(controller.State)
+	return state, c.get(ctx, "/v1/state", state)
+}
+
+// Refusals returns what was refused since the controller was started.
+func (c *Client) Refusals(ctx context.Context) (*controller.Refusals, error) {
+	refusals := new(controller.Refusals)
+	return refusals, c.get(ctx, "/v1/refusals", refusals)
+}
+
+// get decodes an answer that is there unless something fails.
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	resp, err := c.do(ctx, http.MethodGet, path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, failed(resp)
+		return failed(resp)
 	}
-	state := new(controller.State)
-	return state, json.NewDecoder(resp.Body).Decode(state)
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // Why returns the last refusals of a socket namespace, an instance of a

@@ -21,6 +21,7 @@ type Controller interface {
 	State(context.Context) (*controller.State, error)
 	Reload(context.Context) (*controller.Broken, error)
 	Why(context.Context, string) (*controller.Why, error)
+	Refusals(context.Context) (*controller.Refusals, error)
 }
 
 // Server answers the requests of the API.
@@ -60,6 +61,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/state", s.state)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/why/{subject...}", s.why)
+	mux.HandleFunc("GET /v1/refusals", s.refusals)
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("GET /v1/health", s.health)
 	mux.Handle("GET /metrics", s.Metrics)
@@ -80,6 +82,15 @@ func (s *Server) state(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, state)
+}
+
+func (s *Server) refusals(w http.ResponseWriter, r *http.Request) {
+	refusals, err := s.Controller.Refusals(r.Context())
+	if err != nil {
+		answer(w, http.StatusServiceUnavailable, failure{err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, refusals)
 }
 
 // why answers about a socket namespace, an instance or a process's number.

@@ -27,6 +27,8 @@ type witness struct {
 	readers sync.WaitGroup
 	view    *decisions.View
 	recent  *recent
+	// refusals are summed by kind.
+	refusals *refusals
 }
 
 // deviceLog is the listener of one device namespace.
@@ -46,7 +48,7 @@ type testimony struct {
 }
 
 func newWitness(tell func(events.Event)) *witness {
-	w := &witness{tell: tell, logs: make(map[string]*deviceLog), heard: make(chan func(*testimony), 256), done: make(chan struct{}), recent: newRecent()}
+	w := &witness{tell: tell, logs: make(map[string]*deviceLog), heard: make(chan func(*testimony), 256), done: make(chan struct{}), recent: newRecent(), refusals: newRefusals()}
 	w.readers.Add(1)
 	go w.run()
 	return w
@@ -200,6 +202,7 @@ func (w *witness) run() {
 	defer w.readers.Done()
 	t := &testimony{lost: make(map[string]uint64), stream: decisions.New(func(e events.Event) {
 		w.recent.keep(e)
+		w.refusals.keep(e)
 		w.tell(e)
 	})}
 	look, tally := time.NewTimer(0), time.NewTimer(0)

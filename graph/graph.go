@@ -22,14 +22,6 @@ type Graph struct {
 	Live *Live `json:"live,omitempty"`
 }
 
-// Live is what was decided by a policy in force.
-type Live struct {
-	At string `json:"at"` // until when it was counted
-	// Decisions by what took them: the ID of a rule, or "NAMESPACE HOOK default"
-	// for what a default refused.
-	Decisions map[string]uint64 `json:"decisions"`
-}
-
 // Kind says what a node is.
 type Kind string
 
@@ -70,17 +62,22 @@ type Edge struct {
 	// OneSided is what a rule of one end allows the other by name, and the
 	// other end refuses.
 	OneSided []OneSided `json:"oneSided,omitempty"`
+	// Refused is what was refused, the most frequent first, and Hits how often
+	// something was allowed, if there is a controller that tells.
+	Refused []Refused `json:"refused,omitempty"`
+	Hits    *Hits     `json:"hits,omitempty"`
 }
 
 // Named reports whether a rule of one end speaks of the other end, for some
-// flow. The other edges exist because both ends allow anybody.
+// flow, or something was refused. The other edges exist because both ends allow
+// anybody.
 func (e *Edge) Named() bool {
 	for _, f := range e.Flows {
 		if f.Named {
 			return true
 		}
 	}
-	return len(e.OneSided) > 0
+	return len(e.OneSided)+len(e.Refused) > 0
 }
 
 // Flow is a set of flows that the same rules allow: all combinations of its

@@ -28,7 +28,7 @@ func (g *Graph) Select(s Selection) *Graph {
 		if !s.Unnamed {
 			e.Flows = slices.DeleteFunc(slices.Clone(e.Flows), func(f Flow) bool { return !f.Named })
 		}
-		if len(e.Flows)+len(e.OneSided) == 0 {
+		if len(e.Flows)+len(e.OneSided)+len(e.Refused) == 0 {
 			continue
 		}
 		if len(s.Around) > 0 && !slices.Contains(s.Around, e.From) && !slices.Contains(s.Around, e.To) {

@@ -74,6 +74,9 @@ func (g *Graph) places() map[string]string {
 	return places
 }
 
+// mostRefused is how many of what was refused a label has.
+const mostRefused = 2
+
 // labels returns what an edge's label and its explanation say, a line each.
 // What happens has the label; where nothing does, what is one-sided.
 func (e *Edge) labels(places map[string]string) (label, why []string) {
@@ -99,6 +102,19 @@ func (e *Edge) labels(places map[string]string) (label, why []string) {
 		if len(e.Flows) == 0 {
 			label = append(label, o.Words())
 		}
+	}
+	if e.Hits != nil {
+		label = append(label, e.Hits.Words())
+	}
+	for i := range e.Refused {
+		r := &e.Refused[i]
+		why = append(why, r.Words()+": "+place(r.By))
+		if i < mostRefused {
+			label = append(label, r.Words())
+		}
+	}
+	if more := len(e.Refused) - mostRefused; more > 0 {
+		label = append(label, fmt.Sprintf("%d more refused", more))
 	}
 	return label, why
 }

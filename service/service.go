@@ -153,6 +153,11 @@ func (s *service) Why(ctx context.Context, subject string) (*controller.Why, err
 	return s.reconciler.Why(ctx, subject)
 }
 
+// Refusals asks the reconciler for all that was refused.
+func (s *service) Refusals(ctx context.Context) (*controller.Refusals, error) {
+	return s.reconciler.Refusals(ctx)
+}
+
 // Reload has the reconciler read its files again, and tells systemd.
 func (s *service) Reload(ctx context.Context) (*controller.Broken, error) {
 	s.systemd.reloading()

@@ -24,6 +24,7 @@ type learnFlags struct {
 	files     []string
 	from      string
 	limit     time.Duration
+	before    bool
 	enforce   bool
 	write     bool
 	prefixes  bool
@@ -43,12 +44,14 @@ refused. Nothing is allowed that was not seen, unless --prefixes or
 --ephemeral-ports asks for it.
 
 It hears of the traffic from the running controller, from now on, for the time of
---for or until Ctrl-C; or from a file of before, with --from.
+--for or until Ctrl-C; or takes what the controller remembers since it was
+started (--remembered), or a file (--from).
 
 The usual way: mode: audit, learn while the service does all that it does, read
 the difference, and apply it.`,
 		Example: `  sockns learn web -f policy.yaml --for 10m -o diff
   sockns learn web -f policy.yaml --enforce --write
+  sockns learn web -f policy.yaml --remembered
   sockns watch -o json > seen.json
   sockns learn web -f policy.yaml --from seen.json`,
 		Args:        cobra.ExactArgs(1),
@@ -58,7 +61,8 @@ the difference, and apply it.`,
 	fileFlag(cmd, &f.files)
 	cmd.Flags().DurationVar(&f.limit, "for", 0, "how long to listen to the controller, as 10m; without it until Ctrl-C")
 	cmd.Flags().StringVar(&f.from, "from", "", "`file` of decisions, as watch -o json writes them; - is standard input")
-	cmd.MarkFlagsMutuallyExclusive("for", "from")
+	cmd.Flags().BoolVar(&f.before, "remembered", false, "learn at once, from what the controller remembers since it was started")
+	cmd.MarkFlagsMutuallyExclusive("for", "from", "remembered")
 	cmd.Flags().BoolVar(&f.enforce, "enforce", false, "end the namespace's audit: mode: enforce")
 	cmd.Flags().BoolVarP(&f.write, "write", "w", false, "write the file instead of printing it")
 	cmd.Flags().BoolVar(&f.prefixes, "prefixes", false, fmt.Sprintf("where %d addresses of a /24 or /64 were seen, allow their prefix", learn.PrefixMin))
@@ -80,10 +84,15 @@ func (c *cli) learn(ctx context.Context, namespace string, f *learnFlags) error 
 	}
 	collection := &learn.Collection{Namespace: namespace}
 	var stale error // the policy can't be written, as it is broken by now
-	if f.from != "" {
+	switch {
+	case f.from != "":
 		err = c.decisions(f.from, collection)
-	} else if err = c.listen(ctx, n, f.limit, collection); err == nil {
-		loaded, stale = reloaded(loaded, f.files, namespace)
+	case f.before:
+		err = c.remembered(ctx, namespace, collection)
+	default:
+		if err = c.listen(ctx, n, f.limit, collection); err == nil {
+			loaded, stale = reloaded(loaded, f.files, namespace)
+		}
 	}
 	if err != nil {
 		return err

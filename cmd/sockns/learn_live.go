@@ -27,10 +27,7 @@ const (
 // on, until the time is over (0: never) or ctx is done.
 func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.Duration, into *learn.Collection) error {
 	client := api.NewClient(controller.RuntimeDir())
-	switch err := c.knows(ctx, client, n.Name); {
-	case errors.Is(err, api.ErrNotRunning):
-		return fmt.Errorf("%w; or name what watch -o json wrote with --from", err)
-	case err != nil:
+	if err := knows(ctx, client, n.Name); err != nil {
 		return err
 	}
 	ends := "until Ctrl-C"
@@ -74,12 +71,35 @@ func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.D
 	}
 }
 
-// knows reports whether the running controller has a namespace.
-func (c *cli) knows(ctx context.Context, client *api.Client, namespace string) error {
+// remembered fills a collection from what the running controller remembers.
+func (c *cli) remembered(ctx context.Context, namespace string, into *learn.Collection) error {
+	client := api.NewClient(controller.RuntimeDir())
+	if err := knows(ctx, client, namespace); err != nil {
+		return err
+	}
+	refusals, err := client.Refusals(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range refusals.Refusals {
+		if err := into.Add(e); err != nil {
+			return err
+		}
+	}
+	into.Untold += refusals.Forgotten
+	fmt.Fprintf(c.err, "from what was refused since %s\n", clock(refusals.Since))
+	return nil
+}
+
+// knows returns an error if no controller runs that has a namespace.
+func knows(ctx context.Context, client *api.Client, namespace string) error {
 	_, err := client.Why(ctx, namespace)
 	var unknown controller.ErrUnknown
-	if errors.As(err, &unknown) {
+	switch {
+	case errors.As(err, &unknown):
 		return fmt.Errorf("%w: have its files declare it, with its members and mode: audit", err)
+	case errors.Is(err, api.ErrNotRunning):
+		return fmt.Errorf("%w; or name what watch -o json wrote with --from", err)
 	}
 	return err
 }

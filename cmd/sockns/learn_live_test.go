@@ -24,6 +24,10 @@ func (n toldOf) State(context.Context) (*controller.State, error) { return &cont
 
 func (n toldOf) Reload(context.Context) (*controller.Broken, error) { return nil, nil }
 
+func (n toldOf) Refusals(context.Context) (*controller.Refusals, error) {
+	return &controller.Refusals{Since: time.Unix(0, 0), Refusals: []events.Event{connectTo(5432, 7)}}, nil
+}
+
 func (n toldOf) Why(_ context.Context, subject string) (*controller.Why, error) {
 	if subject != string(n) {
 		return nil, controller.ErrUnknown("the policy in force has no socket namespace " + subject)
@@ -34,6 +38,14 @@ func (n toldOf) Why(_ context.Context, subject string) (*controller.Why, error) 
 // teller is a running controller that tells of one connect again and again.
 type teller struct {
 	stop func()
+}
+
+// connectTo is a connect of web to db that was audited.
+func connectTo(port uint16, times uint64) events.Event {
+	return events.Event{Time: time.Now(), Kind: events.Decision, Namespace: "web", Decided: &events.Decided{
+		Action: model.Deny, Mode: model.Audit, Hook: "connect", Protocol: model.TCP, Count: times, Peer: "db", Text: "default",
+		Source: netip.MustParseAddrPort("127.0.0.1:40000"), Destination: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
+	}}
 }
 
 func tell(t *testing.T, dir string, port uint16) *teller {
@@ -53,10 +65,7 @@ func tell(t *testing.T, dir string, port uint16) *teller {
 	})
 	work.Go(func() {
 		for ctx.Err() == nil {
-			hub.Publish(events.Event{Time: time.Now(), Kind: events.Decision, Namespace: "web", Decided: &events.Decided{
-				Action: model.Deny, Mode: model.Audit, Hook: "connect", Protocol: model.TCP, Count: 1, Peer: "db",
-				Source: netip.MustParseAddrPort("127.0.0.1:40000"), Destination: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
-			}})
+			hub.Publish(connectTo(port, 1))
 			time.Sleep(5 * time.Millisecond)
 		}
 	})
@@ -188,6 +197,17 @@ func TestLearnForATime(t *testing.T) {
 	}
 }
 
+func TestLearnWhatIsRemembered(t *testing.T) {
+	dir, policy := liveWorld(t)
+	tell(t, dir, 5432)
+	messages := &said{}
+	out, err := learnLive(t.Context(), messages, "web", "-f", policy, "--remembered")
+	if err != nil || !strings.Contains(out, "# seen 7 times") || !strings.Contains(out, "{protocol: tcp, ports: 5432, to: db}") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	messages.hears(t, "from what was refused since")
+}
+
 func TestLearnFromNobody(t *testing.T) {
 	dir, policy := liveWorld(t)
 	for _, test := range []struct {
@@ -198,6 +218,7 @@ func TestLearnFromNobody(t *testing.T) {
 		{[]string{"web", "-f", policy}, "or name what watch -o json wrote with --from"},
 		{[]string{"web", "-f", policy, "--for", "-1s"}, "--for -1s"},
 		{[]string{"web", "-f", policy, "--for", "1s", "--from", "seen.json"}, "none of the others can be"},
+		{[]string{"web", "-f", policy, "--remembered"}, "no controller runs here"},
 		{[]string{"wbe", "-f", policy}, "the policy has no socket namespace wbe"},
 	} {
 		if _, err := learnLive(t.Context(), &said{}, test.args...); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sockns/sockns/graph"
-	"github.com/sockns/sockns/model/modeltest"
 )
 
 var update = flag.Bool("update", false, "write the screenshots of docs/")
@@ -66,7 +65,7 @@ func TestInteraction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	html := bytes.Replace(page(t, live(shop(t))), []byte("</body>"), append(append([]byte("<script>"), script...), "</script></body>"...), 1)
+	html := bytes.Replace(page(t, liveShop(t)), []byte("</body>"), append(append([]byte("<script>"), script...), "</script></body>"...), 1)
 	dom := string(browse(t, html, "q=5432", "--window-size=1400,900", "--dump-dom"))
 	_, report, ok := strings.Cut(dom, `<pre id="report">`)
 	if !ok {
@@ -88,12 +87,12 @@ func TestInteraction(t *testing.T) {
 // TestScreenshots draws the pages of docs/. They have to show something, and
 // with -update they are written there.
 func TestScreenshots(t *testing.T) {
-	large := graph.Build(modeltest.Parse(t, fleet()))
+	large := liveFleet(t)
 	for _, s := range []struct {
 		name, size, hash string
 		g                *graph.Graph
 	}{
-		{"graph-10.png", "1400,760", "theme=light", live(shop(t))},
+		{"graph-10.png", "1400,760", "theme=light", liveShop(t)},
 		{"graph-500.png", "1600,1100", "theme=light&select=order-api", large},
 	} {
 		t.Run(s.name, func(t *testing.T) {
@@ -156,13 +155,4 @@ func checkPicture(t *testing.T, data []byte) {
 			t.Errorf("part %d of the map has %d pixels of ink", part, ink)
 		}
 	}
-}
-
-// live gives the graph decisions as a controller counts them.
-func live(g *graph.Graph) *graph.Graph {
-	g.Live = &graph.Live{At: "2026-11-25 12:00:00", Decisions: map[string]uint64{
-		"web connect#1": 48211, "api connect#1": 48190, "api connect#2": 96004, "db accept#1": 48190, "admin connect#1": 3,
-		"db accept default": 3, "web connect#2": 12, "cache accept#1": 96004, "monitor connect#1": 720,
-	}}
-	return g
 }

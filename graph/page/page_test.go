@@ -15,7 +15,7 @@ import (
 	"github.com/sockns/sockns/model/modeltest"
 )
 
-func shop(t *testing.T) *graph.Graph {
+func shop(t *testing.T) *model.Policy {
 	t.Helper()
 	text, err := os.ReadFile("testdata/shop.yaml")
 	if err != nil {
@@ -25,7 +25,7 @@ func shop(t *testing.T) *graph.Graph {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	return graph.Build(p)
+	return p
 }
 
 // fleet is a policy of 500 namespaces: 45 applications of 11 services each, in
@@ -139,7 +139,7 @@ func TestFleetHas500(t *testing.T) {
 }
 
 func TestSelfContained(t *testing.T) {
-	g := shop(t)
+	g := liveShop(t)
 	g.Rules[0].File = "</script><script src=//evil.test>.yaml"
 	var b bytes.Buffer
 	if err := Write(&b, g); err != nil {

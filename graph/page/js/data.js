@@ -24,9 +24,12 @@ edges.forEach((e, i) => {
   e.index = i;
   e.flows ||= [];
   e.oneSided ||= [];
+  e.refused ||= [];
+  for (const r of e.refused) { r.protocols = [r.protocol]; r.ports = r.port ? [String(r.port)] : undefined; }
+  e.refusals = e.refused.reduce((sum, r) => sum + r.count, 0);
   const named = e.flows.filter(f => f.named);
-  e.named = named.length > 0 || e.oneSided.length > 0;
-  e.kind = named.some(f => !f.audit) ? '' : e.oneSided.length ? 'onesided' : named.length ? 'audit' : 'unnamed';
+  e.named = named.length > 0 || e.oneSided.length > 0 || e.refused.length > 0;
+  e.kind = named.some(f => !f.audit) ? '' : e.oneSided.length ? 'onesided' : named.length ? 'audit' : e.refused.length ? 'refused' : 'unnamed';
   e.source = byId.get(e.from);
   e.target = byId.get(e.to);
   e.source.edges.push(e);
@@ -46,10 +49,25 @@ function flowWords(f) {
   return traffic(f) + (f.fromAddresses ? ' from ' + some(f.fromAddresses) : '') + (f.toAddresses ? ' over ' + some(f.toAddresses) : '');
 }
 
+// few is a number in few letters: 820, 48k, 1.2M.
+function few(n) {
+  for (const [size, letter] of [[1e9, 'G'], [1e6, 'M'], [1e3, 'k']]) {
+    if (n >= size * 10) return Math.floor(n / size) + letter;
+    if (n >= size) return (Math.floor(n / size * 10) / 10) + letter;
+  }
+  return String(n);
+}
+
+const hitWords = e => (e.hits.most ? 'at most ' : '') + e.hits.n.toLocaleString('en');
+const refusedWords = r => `${traffic(r)} ${r.audit ? 'would be refused' : 'refused'} ${r.count.toLocaleString('en')}×`;
+
 function edgeLabel(e) {
   const named = e.flows.filter(f => f.named);
-  const words = [...new Set((e.kind === 'onesided' ? e.oneSided : named.length ? named : e.flows).map(traffic))];
-  return words.length > 2 ? words.slice(0, 2).join(' ') + ' …' : words.join(' ');
+  const words = [...new Set((e.kind === 'refused' ? e.refused : e.kind === 'onesided' ? e.oneSided : named.length ? named : e.flows).map(traffic))];
+  let label = words.length > 2 ? words.slice(0, 2).join(' ') + ' …' : words.join(' ');
+  if (e.hits && e.hits.n) label += ` (${e.hits.most ? '≤' : ''}${few(e.hits.n)})`;
+  if (e.refusals) label += ` ✕${few(e.refusals)}`;
+  return label;
 }
 
 // Files are told by what differs in their paths.
@@ -83,10 +101,10 @@ function nodeMatches(n, word) {
 // that of one of its ends, its rules or their place in the policy.
 function edgeMatches(e, words) {
   return words.every(word => {
-    if (word === 'refused') return e.oneSided.length > 0 || e.source.refused + e.target.refused > 0;
-    if (word === 'audit') return e.flows.some(f => f.audit);
-    if (protocolWord.test(word)) return [...shownFlows(e), ...e.oneSided].some(f => has(f, word));
+    if (word === 'refused') return e.oneSided.length > 0 || e.refused.length > 0;
+    if (word === 'audit') return e.flows.some(f => f.audit) || e.refused.some(r => r.audit);
+    if (protocolWord.test(word)) return [...shownFlows(e), ...e.oneSided, ...e.refused].some(f => has(f, word));
     return nodeMatches(e.source, word) || nodeMatches(e.target, word) ||
-      [...e.flows, ...e.oneSided].some(f => [f.connect, f.accept, f.allows, f.refuses].some(id => id && (id.includes(word) || place(id).includes(word))));
+      [...e.flows, ...e.oneSided, ...e.refused].some(f => [f.connect, f.accept, f.allows, f.refuses, f.by].some(id => id && (id.includes(word) || place(id).includes(word))));
   });
 }

@@ -6,6 +6,8 @@ function updateList(shown) {
   const lit = selected(shown) || shown;
   const all = lit.flatMap(e => [
     ...shownFlows(e).map(f => ({ e, from: e.source.name, to: e.target.name, traffic: flowWords(f), connect: f.connect, accept: f.accept, kind: f.audit ? 'audit' : '' })),
+    ...e.refused.map(r => ({ e, from: e.source.name, to: e.target.name, traffic: refusedWords(r), kind: 'refused',
+      connect: r.by.includes(' connect') ? r.by + ' refuses' : '', accept: r.by.includes(' connect') ? '' : r.by + ' refuses' })),
     ...e.oneSided.map(o => ({ e, from: e.source.name, to: e.target.name, traffic: traffic(o), kind: 'onesided',
       connect: o.allows.includes(' connect') ? o.allows : o.refuses + ' refuses', accept: o.allows.includes(' accept') ? o.allows : o.refuses + ' refuses' })),
   ]);

@@ -66,9 +66,9 @@ function drawNode(s) {
     draw('title', {}, g, n.name);
   } else {
     draw('rect', { x: s.x - s.width / 2, y: s.y - 18, width: s.width, height: 36 }, g);
-    const sub = n.refused ? `${n.refused} refused` : n.audit ? 'audit' : '';
+    const sub = n.audit ? (n.refused ? `audit: ${few(n.refused)}` : 'audit') : n.refused ? `${few(n.refused)} refused` : '';
     draw('text', { x: s.x, y: sub ? s.y - 5 : s.y }, g, n.name);
-    if (sub) draw('text', { x: s.x, y: s.y + 10, class: n.refused ? 'sub bad' : 'sub' }, g, sub);
+    if (sub) draw('text', { x: s.x, y: s.y + 10, class: n.refused && !n.audit ? 'sub bad' : 'sub' }, g, sub);
   }
   g.addEventListener('click', () => choose(n.id === state.select ? '' : n.id));
   g.addEventListener('keydown', ev => { if (ev.key === 'Enter' || ev.key === ' ') { ev.preventDefault(); choose(n.id); } });
@@ -87,13 +87,14 @@ function updateMap(shown) {
     const way = ways.get(e.index);
     if (e.source === e.target && !way) continue;
     const d = way ? way.path : straightWay(e);
-    draw('path', { class: 'edge ' + e.kind, d, 'data-edge': e.index }, layer);
+    const path = draw('path', { class: `edge ${e.kind} ${e.refusals ? 'refusing' : ''}`, d, 'data-edge': e.index }, layer);
+    if (e.hits && e.hits.n) path.style.setProperty('--busy', (Math.log10(e.hits.n + 1) * 0.55).toFixed(2));
     if (!label) continue;
     const area = draw('path', { class: 'hit-area', d }, layer);
     area.addEventListener('mouseenter', ev => { light([e]); tip(ev, e); });
     area.addEventListener('mouseleave', () => { light(null); tip(null); });
     area.addEventListener('click', () => chooseEdge(e));
-    if (way) draw('text', { class: 'edge-label ' + e.kind, x: way.labelX, y: way.labelY, 'data-edge': e.index }, labels, edgeLabel(e));
+    if (way) draw('text', { class: `edge-label ${e.kind} ${e.refusals ? 'refusing' : ''}`, x: way.labelX, y: way.labelY, 'data-edge': e.index }, labels, edgeLabel(e));
   }
   const w = words();
   const names = w.filter(x => !protocolWord.test(x) && x !== 'refused' && x !== 'audit');

@@ -52,7 +52,7 @@ function updateMatrix(shown) {
     const x = at.get(e.target), y = at.get(e.source);
     cells.at.set(y * n + x, e);
     c.globalAlpha = lit && !lit.includes(e) ? 0.25 : 1;
-    c.fillStyle = colour({ onesided: '--bad', audit: '--focus', unnamed: '--line' }[e.kind] || '--in');
+    c.fillStyle = colour({ onesided: '--bad', refused: '--bad', audit: '--focus', unnamed: '--line' }[e.kind] || '--in');
     const inset = cell > 10 ? 1.5 : 0.5;
     c.fillRect(room + x * cell + inset, room + y * cell + inset, cell - 2 * inset, cell - 2 * inset);
   }

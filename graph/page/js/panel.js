@@ -15,6 +15,10 @@ function peerButton(parent, n) {
   return el('button', { className: 'peer', onclick: () => choose(n.id) }, parent, n.name);
 }
 
+function edgeButton(parent, e) {
+  el('button', { className: 'peer', onclick: () => chooseEdge(e) }, parent, `${e.source.name} → ${e.target.name}`);
+}
+
 function countOf(parent, id, bad) {
   if (data.live && counts[id] !== undefined) el('span', { className: 'hits' + (bad && counts[id] ? ' bad' : '') }, parent, counts[id].toLocaleString('en'));
 }
@@ -30,6 +34,7 @@ function ruleWords(parent, id) {
 function showEdge(list, e, peer) {
   const li = el('li', {}, list);
   if (peer) peerButton(li, peer); else { peerButton(li, e.source); el('span', {}, li, ' → '); peerButton(li, e.target); }
+  if (e.hits) el('span', { className: 'hits' }, li, hitWords(e));
   for (const f of shownFlows(e)) {
     const d = el('div', {}, li);
     el('span', {}, d, flowWords(f));
@@ -39,6 +44,10 @@ function showEdge(list, e, peer) {
   for (const o of e.oneSided) {
     const d = el('div', { className: 'bad' }, li, `${traffic(o)}: refused by ${o.refuses}`);
     ruleLine(d, o.allows, o.refuses);
+  }
+  for (const r of e.refused) {
+    const d = el('div', { className: r.audit ? 'soft' : 'bad' }, li, `${refusedWords(r)}, last ${when(r.last)}`);
+    el('div', { className: 'place' }, d, place(r.by) ? `${r.by}  ${place(r.by)}` : r.by);
   }
 }
 
@@ -68,7 +77,7 @@ function updatePanel(shown) {
   if (n.file) el('div', { className: 'place' }, panel, `${short(n.file)}:${n.line}`);
   for (const m of n.members || []) el('div', {}, panel, m);
   if (n.addresses?.length) el('div', { className: 'soft' }, panel, n.addresses.slice(0, 8).join(', ') + (n.addresses.length > 8 ? ' …' : ''));
-  if (n.refused) el('div', { className: 'bad' }, panel, `${n.refused.toLocaleString('en')} decisions refused`);
+  if (n.refused) el('div', { className: 'bad' }, panel, `${n.refused.toLocaleString('en')} decisions ${n.audit ? 'would have refused' : 'refused'}`);
   const into = n.edges.filter(e => e.target === n && shown.includes(e)), out = n.edges.filter(e => e.source === n && shown.includes(e));
   section(`Reached by ${into.length}`, 'in', into, e => e.source);
   section(`May reach ${out.length}`, 'out', out, e => e.target);
@@ -110,6 +119,12 @@ function help() {
     el('h3', { className: 'bad' }, panel, 'Refused most');
     const list = el('ul', {}, panel);
     for (const n of busiest) { const li = el('li', {}, list); el('span', { className: 'hits bad' }, li, n.refused.toLocaleString('en')); peerButton(li, n); }
+  }
+  const tried = edges.filter(e => e.refusals).sort((a, b) => b.refusals - a.refusals);
+  if (tried.length) {
+    el('h3', { className: 'bad' }, panel, `Refused between: ${tried.length}`);
+    const list = el('ul', {}, panel);
+    for (const e of tried.slice(0, 12)) { const li = el('li', {}, list); el('span', { className: 'hits bad' }, li, e.refusals.toLocaleString('en')); edgeButton(li, e); }
   }
   const onesided = edges.filter(e => e.oneSided.length && !e.flows.length);
   if (onesided.length) {

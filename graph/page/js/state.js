@@ -1,5 +1,6 @@
 // What is looked at; kept in the address, so that a view can be sent to somebody.
-const usual = ['audit', 'onesided'];
+const filters = ['refused', 'onesided', 'unnamed', 'audit'];
+const usual = ['audit', 'onesided', 'refused'];
 const state = { view: 'map', query: '', select: '', edge: '', show: new Set(usual), theme: '' };
 
 function readHash() {

@@ -52,11 +52,17 @@ mutants: ## faults put into a copy of the compiler, and which test finds each
 lint: ## golangci-lint with .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
+.PHONY: clang
+clang: # what compiles the cgroup-BPF programs: Debian bookworm's
+	@./e2e/tools.sh clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev
+
 .PHONY: generate
-generate: ## compile the cgroup-BPF programs anew (clang, libbpf-dev)
-	@command -v clang >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
-		{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q clang llvm libbpf-dev; }
-	BPF2GO_CFLAGS="-idirafter /usr/include/$$(uname -m)-linux-gnu" $(GO) generate ./syscalls
+generate: clang ## compile the cgroup-BPF programs anew
+	$(GO) generate ./syscalls
+
+.PHONY: generated
+generated: clang ## hold the committed cgroup-BPF objects against their source
+	SOCKNS_REQUIRE_CLANG=1 $(GO) test -count=1 -v -run TestObject ./syscalls
 
 .PHONY: bench
 bench: benchtools ## benchmarks (root), to docs/benchmarks.md; BENCH=packets: one part

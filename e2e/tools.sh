@@ -1,11 +1,15 @@
 #!/bin/sh
 # Installs the Debian packages of the commands that are missing, as root; else
-# says which. Arguments are COMMAND:PACKAGE. No service is started.
+# says which. Arguments are COMMAND:PACKAGE or /FILE:PACKAGE. No service is started.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=""
 for pair in "$@"; do
-	command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair##*:}"
+	what="${pair%%:*}"
+	case "$what" in
+	/*) test -e "$what" ;;
+	*) command -v "$what" > /dev/null ;;
+	esac || missing="$missing ${pair##*:}"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then

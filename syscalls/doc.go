@@ -12,4 +12,7 @@
 // Packets stay the wall: without the programs nothing opens.
 package syscalls
 
-//go:generate go tool bpf2go -go-package syscalls -target bpfel program program/sockns.bpf.c -- -O2 -g -Wall -Werror
+// The object is compiled by Debian bookworm's clang 14.0.6; TestObject holds it
+// against the source.
+//
+//go:generate go tool bpf2go -go-package syscalls -target bpfel -cc clang-14 program program/sockns.bpf.c -- -O2 -g -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

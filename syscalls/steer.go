@@ -3,6 +3,7 @@ package syscalls
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -153,4 +154,32 @@ func (t *Tier) loadLookup(cookie uint64) (*ebpf.Program, error) {
 	}
 	defer coll.Close()
 	return coll.DetachProgram(lookupProgram), nil
+}
+
+// listener is struct listener of the programs.
+type listener struct {
+	Netns    uint64
+	Asked    Address
+	Identity uint32
+	Port     uint16
+	Turn     uint16
+}
+
+// Listeners returns what the TCP listeners that are steered asked bind(2) for,
+// by their cookies (SO_COOKIE). Of one that serves both families that is the
+// wildcard of IPv6.
+func (t *Tier) Listeners() (map[uint64]netip.Addr, error) {
+	all := make(map[uint64]netip.Addr)
+	var k listener
+	var cookie uint64
+	each := t.maps["listeners"].Iterate()
+	for each.Next(&k, &cookie) {
+		if a := k.Asked.Addr(); !all[cookie].Is6() {
+			all[cookie] = a
+		}
+	}
+	if err := each.Err(); err != nil {
+		return nil, fmt.Errorf("read the listeners: %w", err)
+	}
+	return all, nil
 }

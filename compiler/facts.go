@@ -34,6 +34,14 @@ type DeviceFacts struct {
 	Locals []netip.Addr
 }
 
+// Ephemeral returns the ports that the kernel picks.
+func (d DeviceFacts) Ephemeral() model.PortRange {
+	if d.EphemeralLast == 0 {
+		return model.PortRange{First: 32768, Last: 60999}
+	}
+	return model.PortRange{First: d.EphemeralFirst, Last: d.EphemeralLast}
+}
+
 // Member is a cgroup of a socket namespace.
 type Member struct {
 	Namespace string // name of a socket namespace, or of an instance (user/1000)

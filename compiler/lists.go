@@ -18,12 +18,6 @@ const (
 	protoUDPLite = 136
 )
 
-// The bounds of net.ipv4.ip_local_port_range that the kernel starts with.
-const (
-	defaultEphemeralFirst = 32768
-	defaultEphemeralLast  = 60999
-)
-
 // term is one way in which a packet can match: statements that all must hold.
 type term []nft.Statement
 
@@ -297,8 +291,5 @@ func (r *resolver) ownTerms(n *model.SocketNamespace, s side, onLoopback bool) [
 
 // ephemeral returns the ports that the kernel picks.
 func (r *resolver) ephemeral() []model.PortRange {
-	if r.facts.EphemeralLast == 0 {
-		return []model.PortRange{{First: defaultEphemeralFirst, Last: defaultEphemeralLast}}
-	}
-	return []model.PortRange{{First: r.facts.EphemeralFirst, Last: r.facts.EphemeralLast}}
+	return []model.PortRange{r.facts.Ephemeral()}
 }

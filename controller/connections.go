@@ -1,44 +1,67 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/sockdiag"
+	"github.com/sockns/sockns/syscalls"
 )
 
-// Connection is one end of an open TCP connection that a policy refuses: it
-// stays open unless it is closed, but could not be made again.
-type Connection struct {
+// RefusedSocket is a socket that exists and that a policy refuses: one end of
+// an open TCP connection, a listener, or a UDP socket that is bound where the
+// policy lets it not be.
+type RefusedSocket struct {
 	Device    string          // device namespace
 	Namespace string          // socket namespace or instance; empty for an unmanaged socket
-	Socket    sockdiag.Socket // this end
+	Socket    sockdiag.Socket // as the kernel has it
+	Bound     netip.AddrPort  // of a listener and of UDP: what bind(2) asked for
 	Why       string          // which end refuses it, by what
 	// Own is set if the operator who runs this program has come through it.
 	Own bool
 }
 
-// String names the connection in one line.
-func (c Connection) String() string {
-	return fmt.Sprintf("%s of %s in device namespace %s", c.Socket, nameOf(c.Namespace), c.Device)
+// Connection reports whether it is an end of a connection. It goes on; one
+// that is merely bound is inert.
+func (r RefusedSocket) Connection() bool { return !r.Bound.IsValid() }
+
+// Closable reports whether the kernel closes such a socket for somebody else
+// (see [sockdiag.Conn.Destroy]): no UDP sockets, and no MPTCP listeners.
+func (r RefusedSocket) Closable() bool {
+	return r.Socket.Protocol == sockdiag.TCP && (r.Connection() || !r.Socket.Multipath)
 }
 
-// RefusedConnections lists the open connections that a policy refuses. A
-// connection counts as begun by the end that does not have a listener's port.
-func (h *Host) RefusedConnections(p *model.Policy, f compiler.Facts) ([]Connection, error) {
-	var refused []Connection
-	err := h.eachRefused(p, f, func(c Connection, _ *sockdiag.Conn) error {
+// String names the socket in one line.
+func (r RefusedSocket) String() string {
+	what := r.Socket.String()
+	if !r.Connection() {
+		what = fmt.Sprintf("%s %s %s", r.Socket.Protocol, r.Socket.State, r.Bound)
+	}
+	return fmt.Sprintf("%s of %s in device namespace %s", what, nameOf(r.Namespace), r.Device)
+}
+
+// RefusedSockets lists the sockets that a policy refuses. A connection counts
+// as begun by the end that does not have a listener's port.
+func (h *Host) RefusedSockets(p *model.Policy, f compiler.Facts) ([]RefusedSocket, error) {
+	var refused []RefusedSocket
+	err := h.eachRefused(p, f, func(c RefusedSocket, _ *sockdiag.Conn) error {
 		refused = append(refused, c)
 		return nil
 	})
 	return refused, err
 }
 
-// eachRefused calls do for each open connection that a policy refuses.
-func (h *Host) eachRefused(p *model.Policy, f compiler.Facts, do func(Connection, *sockdiag.Conn) error) error {
+// eachRefused calls do for each socket that a policy refuses.
+func (h *Host) eachRefused(p *model.Policy, f compiler.Facts, do func(RefusedSocket, *sockdiag.Conn) error) error {
 	devices, err := h.openAll(p)
+	if err != nil {
+		return err
+	}
+	asked, err := h.askedFor()
 	if err != nil {
 		return err
 	}
@@ -56,7 +79,8 @@ func (h *Host) eachRefused(p *model.Policy, f compiler.Facts, do func(Connection
 		sockets, err := conn.List()
 		if err == nil {
 			v := viewOf(dev.name, sockets, ownersOf(p, dev.name, f), paths)
-			err = v.eachRefused(p, mine, func(c Connection) error { return do(c, conn) })
+			v.asked, v.ephemeral = asked, f.Devices[d.Name].Ephemeral()
+			err = v.eachRefused(p, mine, func(c RefusedSocket) error { return do(c, conn) })
 		}
 		conn.Close()
 		if err != nil {
@@ -78,14 +102,34 @@ func ownersOf(p *model.Policy, device string, f compiler.Facts) compiler.Members
 	return compiler.NewMembers(members)
 }
 
-// view is the TCP sockets of one device namespace.
+// askedFor returns what listeners asked for that the syscall tier has bound
+// elsewhere, by their cookies.
+func (h *Host) askedFor() (map[uint64]netip.Addr, error) {
+	tier := h.tier
+	if tier == nil {
+		var err error
+		tier, err = syscalls.Open(h.Instance())
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer tier.Close()
+	}
+	return tier.Listeners()
+}
+
+// view is the sockets of one device namespace.
 type view struct {
 	device    string
 	sockets   []sockdiag.Socket
 	listening map[uint16]bool
 	ends      map[[2]netip.AddrPort]sockdiag.Socket // by local and remote address
 	members   compiler.Members
-	paths     map[uint64]string // of cgroups
+	paths     map[uint64]string     // of cgroups
+	asked     map[uint64]netip.Addr // see askedFor
+	ephemeral model.PortRange
 }
 
 func viewOf(device string, sockets []sockdiag.Socket, members compiler.Members, paths map[uint64]string) *view {
@@ -94,6 +138,7 @@ func viewOf(device string, sockets []sockdiag.Socket, members compiler.Members, 
 		listening: make(map[uint16]bool), ends: make(map[[2]netip.AddrPort]sockdiag.Socket),
 	}
 	for _, s := range sockets {
+		v.sockets = append(v.sockets, s)
 		if s.Protocol != sockdiag.TCP {
 			continue
 		}
@@ -101,36 +146,71 @@ func viewOf(device string, sockets []sockdiag.Socket, members compiler.Members, 
 			v.listening[s.Local.Port()] = true
 		}
 		v.ends[[2]netip.AddrPort{s.Local, s.Remote}] = s
-		v.sockets = append(v.sockets, s)
 	}
 	return v
 }
 
 func (v *view) owner(s sockdiag.Socket) string { return v.members.Owner(v.paths[s.CgroupID]) }
 
-func (v *view) eachRefused(p *model.Policy, mine operatorSockets, do func(Connection) error) error {
+func (v *view) eachRefused(p *model.Policy, mine operatorSockets, do func(RefusedSocket) error) error {
 	for _, s := range v.sockets {
-		if !connected(s) {
+		r, refused := v.refusedBind(p, s)
+		if connected(s) {
+			r, refused = v.refusedConnection(p, mine, s)
+		}
+		if !refused {
 			continue
 		}
-		flow, inbound := v.flow(s)
-		d := model.Decide(p, flow)
-		if d.Allowed() {
-			continue
-		}
-		err := do(Connection{
-			Device: v.device, Namespace: v.owner(s), Socket: s, Why: whyRefused(d, flow),
-			Own: inbound && mine.has(s),
-		})
-		if err != nil {
+		if err := do(r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (v *view) refusedConnection(p *model.Policy, mine operatorSockets, s sockdiag.Socket) (RefusedSocket, bool) {
+	flow, inbound := v.flow(s)
+	d := model.Decide(p, flow)
+	return RefusedSocket{
+		Device: v.device, Namespace: v.owner(s), Socket: s, Why: whyRefused(d, flow),
+		Own: inbound && mine.has(s),
+	}, !d.Allowed()
+}
+
+// refusedBind decides about a listener and a UDP socket. The kernel may have
+// picked a port of its range, which no rule needs to allow.
+func (v *view) refusedBind(p *model.Policy, s sockdiag.Socket) (r RefusedSocket, refused bool) {
+	proto := model.TCP
+	switch {
+	case s.Protocol == sockdiag.UDP && s.Local.Port() != 0:
+		proto = model.UDP
+	case s.Protocol != sockdiag.TCP || s.State != sockdiag.Listen:
+		return r, false
+	}
+	r = RefusedSocket{Device: v.device, Namespace: v.owner(s), Socket: s, Bound: s.Local}
+	if a, ok := v.asked[s.Cookie]; ok {
+		r.Bound = netip.AddrPortFrom(a, s.Local.Port())
+	}
+	verdict := model.DecideBind(p, r.Namespace, proto, r.Bound)
+	if !verdict.Refuses() {
+		return r, false
+	}
+	port := r.Bound.Port()
+	if picked := v.ephemeral.First <= port && port <= v.ephemeral.Last; picked && verdict.Rule == nil {
+		at := netip.AddrPortFrom(r.Bound.Addr(), 0)
+		if verdict = model.DecideBind(p, r.Namespace, proto, at); !verdict.Refuses() {
+			return r, false
+		}
+	}
+	r.Why = whyVerdict(verdict, r.Namespace)
+	return r, true
+}
+
 // connected reports whether a TCP socket has a connection that could carry data.
 func connected(s sockdiag.Socket) bool {
+	if s.Protocol != sockdiag.TCP {
+		return false
+	}
 	switch s.State {
 	case sockdiag.Established, sockdiag.SynSent, sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.CloseWait:
 		return true
@@ -161,15 +241,18 @@ func whyRefused(d model.Decision, f model.Flow) string {
 		model.Verdict
 		namespace string
 	}{{d.FromBind, f.From.Namespace}, {d.Connect, f.From.Namespace}, {d.ToBind, f.To.Namespace}, {d.Accept, f.To.Namespace}} {
-		switch {
-		case !end.Refuses():
-		case end.Rule != nil:
-			return fmt.Sprintf("%s of %s refuses it (%s)", end.Hook, end.namespace, end.Rule.Pos)
-		default:
-			return fmt.Sprintf("no %s rule of %s allows it", end.Hook, end.namespace)
+		if end.Refuses() {
+			return whyVerdict(end.Verdict, end.namespace)
 		}
 	}
 	return ""
+}
+
+func whyVerdict(v model.Verdict, namespace string) string {
+	if v.Rule != nil {
+		return fmt.Sprintf("%s of %s refuses it (%s)", v.Hook, namespace, v.Rule.Pos)
+	}
+	return fmt.Sprintf("no %s rule of %s allows it", v.Hook, namespace)
 }
 
 func nameOf(namespace string) string {

@@ -13,6 +13,9 @@
 //	start CGROUP[@NETNS] COMMAND...   any server; it runs until the end
 //	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 30 s
 //	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
+//	hold NAME CGROUP[@NETNS] tcp|udp ADDR:PORT   a connection that stays
+//	held NAME = open|closed
+//	said WORDS, silent WORDS          in what sockns printed last, or not in it
 //	rmcgroup NAME, mkcgroup NAME
 //	tables N                          nft lists that many tables in all netns together
 //
@@ -90,6 +93,8 @@ type world struct {
 	policies            map[string][]byte
 	policy              string // path
 	links               int
+	said                string // by sockns, last
+	holders             map[string]*caller
 }
 
 func newWorld(t *testing.T, a *txtar.Archive) *world {
@@ -107,7 +112,7 @@ func newWorld(t *testing.T, a *txtar.Archive) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, bin: bin, mount: tree.Mount(), tmp: t.TempDir(), policies: make(map[string][]byte)}
+	w := &world{T: t, bin: bin, mount: tree.Mount(), tmp: t.TempDir(), policies: make(map[string][]byte), holders: make(map[string]*caller)}
 	w.tag = fmt.Sprintf("sne%dt%d", os.Getpid(), time.Now().UnixNano()%1e6)
 	w.base = filepath.Join(w.mount, w.tag)
 	if err := os.Mkdir(w.base, 0o755); err != nil {
@@ -159,6 +164,9 @@ func (w *world) play(script string) {
 			}
 		}
 		got := w.step(words)
+		if want == "" && (words[0] == "hold" || words[0] == "said" || words[0] == "silent") {
+			want = "ok"
+		}
 		if want == "" && (words[0] == "listen" || words[0] == "http" || words[0] == "apply") {
 			want = map[string]string{"listen": "ok", "http": "ok", "apply": "0"}[words[0]]
 		}
@@ -262,6 +270,18 @@ func (w *world) step(words []string) string {
 			said += " " + err.Error()
 		}
 		return said
+	case "hold":
+		dir, ns, _ := w.place(args[1])
+		w.holders[args[0]] = w.caller("hold", dir, ns, args[2], args[3])
+		return w.holders[args[0]].next()
+	case "held":
+		return w.holders[args[0]].do("look")
+	case "said", "silent":
+		text := strings.Join(strings.Fields(w.said), " ")
+		if strings.Contains(text, strings.Join(args, " ")) != (words[0] == "said") {
+			return "not so"
+		}
+		return "ok"
 	case "connect":
 		c, ns, _ := w.place(args[0])
 		rest := []string{args[1], args[len(args)-1]}
@@ -310,6 +330,7 @@ func (w *world) sockns(args []string) string {
 	if err != nil && cmd.ProcessState == nil {
 		w.Fatal(err)
 	}
+	w.said = string(out)
 	w.Logf("sockns %s\n%s", strings.Join(args, " "), out)
 	return fmt.Sprint(cmd.ProcessState.ExitCode())
 }
@@ -347,7 +368,7 @@ func (w *world) background(cmd *exec.Cmd, log ...io.Writer) {
 	if len(log) == 0 {
 		cmd.Stderr = os.Stderr
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		w.Fatal(err)
 	}

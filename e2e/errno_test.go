@@ -24,7 +24,7 @@ type attempt struct {
 }
 
 // TestErrnos holds what system calls return against what the policy means: each
-// errno of each hook, on both families, for TCP and UDP, blocking, not
+// errno of each hook, on both families, for TCP, UDP and MPTCP, blocking, not
 // blocking, and for IPv4 in IPv6 sockets.
 func TestErrnos(t *testing.T) {
 	const base = 2000
@@ -71,7 +71,22 @@ func TestErrnos(t *testing.T) {
 		"  client:\n    members: [{cgroup: $CG/client}]\n    addresses: [192.0.2.1, \"2001:db8::1\"]\n" + client.String() +
 		"  server:\n    members: [{cgroup: $CG/server}]\n    addresses: [192.0.2.2, \"2001:db8::2\"]\n" + server.String()
 	w := newWorld(t, &txtar.Archive{Files: []txtar.File{{Name: "policy1.yaml", Data: []byte(policy)}}})
-	w.play("netns host 192.0.2.1/32 2001:db8::1/128 192.0.2.2/32 2001:db8::2/128\ncgroup client server\npolicy 1\napply")
+	w.play("netns host 192.0.2.1/32 2001:db8::1/128 192.0.2.2/32 2001:db8::2/128\ncgroup client server\npolicy 1")
+	// In a socket namespace MPTCP sockets are older than the policy, or none.
+	_, err := os.Stat("/proc/sys/net/mptcp")
+	mptcp := err == nil
+	calls := newCaller(w, "client")
+	attempts := append(bindAttempts(binds), connectAttempts(connects)...)
+	if mptcp {
+		list := multipathAttempts(connects)
+		for _, a := range list {
+			if got := calls.call(strings.NewReplacer("connect", "prepare", "-prepared", "").Replace(a.kind), a.addr); got != "ok" {
+				t.Fatalf("%s: %s", a.kind, got)
+			}
+		}
+		attempts = append(attempts, list...)
+	}
+	w.play("apply")
 	for _, p := range ports {
 		for _, proto := range []string{"tcp", "udp"} {
 			for _, addr := range []string{"192.0.2.2", "[2001:db8::2]"} {
@@ -90,9 +105,8 @@ func TestErrnos(t *testing.T) {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	calls := newCaller(w, "client")
 	counts := make(map[string]int)
-	for _, a := range append(bindAttempts(binds), connectAttempts(connects)...) {
+	for _, a := range attempts {
 		var want model.Errno
 		if a.hook == model.Bind {
 			if v := model.DecideBind(p, "client", a.proto, a.addr); v.Refuses() {
@@ -115,20 +129,18 @@ func TestErrnos(t *testing.T) {
 			want = "ok"
 		}
 		counts[string(want)]++
-		if got := calls.do(a.kind, a.addr); got != string(want) {
+		if got := calls.call(a.kind, a.addr); got != string(want) {
 			t.Errorf("%s %s: %s, want %s", a.kind, a.addr, got, want)
 		}
 	}
 	t.Logf("%v", counts)
 	// MPTCP falls back to TCP: docs/limits.md.
-	_, err = os.Stat("/proc/sys/net/mptcp")
-	mptcp := err == nil
 	for _, addr := range []string{"192.0.2.2:2001", "[2001:db8::2]:2001"} {
 		to := netip.MustParseAddrPort(addr)
-		if got := calls.do("connect-mptcp", to); got != "socket EPROTONOSUPPORT" {
+		if got := calls.call("connect-mptcp", to); got != "socket EPROTONOSUPPORT" {
 			t.Errorf("MPTCP in a socket namespace: %s", got)
 		}
-		if got := newCaller(w, "-").do("bind-mptcp", netip.AddrPortFrom(to.Addr(), 0)); mptcp && got != "ok" {
+		if got := newCaller(w, "-").call("bind-mptcp", netip.AddrPortFrom(to.Addr(), 0)); mptcp && got != "ok" {
 			t.Errorf("MPTCP elsewhere: %s", got)
 		}
 	}
@@ -138,7 +150,9 @@ func bindAttempts(ports []uint16) (list []attempt) {
 	for _, port := range ports {
 		for _, addr := range []string{"192.0.2.1", "192.0.2.2", "127.0.0.1", "0.0.0.0", "2001:db8::1", "2001:db8::2", "::1", "::"} {
 			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
-			list = append(list, attempt{model.Bind, "bind-tcp", model.TCP, to}, attempt{model.Bind, "bind-udp", model.UDP, to})
+			list = append(list,
+				attempt{model.Bind, "bind-tcp", model.TCP, to}, attempt{model.Bind, "bind-udp", model.UDP, to},
+				attempt{model.Bind, "bind-tcp-nonblock", model.TCP, to}, attempt{model.Bind, "bind-udp-nonblock", model.UDP, to})
 			if to.Addr().Is4() && !to.Addr().IsUnspecified() {
 				list = append(list, attempt{model.Bind, "bind-tcp-mapped", model.TCP, to}, attempt{model.Bind, "bind-udp-mapped", model.UDP, to})
 			}
@@ -151,7 +165,7 @@ func connectAttempts(ports []uint16) (list []attempt) {
 	for _, port := range ports {
 		for _, addr := range []string{"192.0.2.2", "2001:db8::2"} {
 			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
-			kinds := []string{"connect-tcp", "connect-tcp-nonblock", "connect-udp", "sendto-udp", "sendto-udp-nonblock"}
+			kinds := []string{"connect-tcp", "connect-tcp-nonblock", "connect-udp", "connect-udp-nonblock", "sendto-udp", "sendto-udp-nonblock"}
 			if to.Addr().Is4() {
 				kinds = append(kinds, "connect-tcp-mapped", "connect-tcp-nonblock-mapped", "connect-udp-mapped", "sendto-udp-mapped")
 			}
@@ -167,16 +181,35 @@ func connectAttempts(ports []uint16) (list []attempt) {
 	return list
 }
 
-// caller is a process that makes system calls on request.
+// multipathAttempts connect sockets that are older than the policy.
+func multipathAttempts(ports []uint16) (list []attempt) {
+	for _, port := range ports {
+		for _, addr := range []string{"192.0.2.2", "2001:db8::2"} {
+			to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
+			list = append(list, attempt{model.Connect, "connect-mptcp-prepared", model.TCP, to},
+				attempt{model.Connect, "connect-mptcp-nonblock-prepared", model.TCP, to})
+		}
+	}
+	return list
+}
+
+// caller is a process that does something on request, and says what became of
+// it in a line.
 type caller struct {
 	w   *world
 	in  io.Writer
 	out *bufio.Scanner
 }
 
+// newCaller starts one that makes system calls.
 func newCaller(w *world, who string) *caller {
 	dir, ns, _ := w.place(who)
-	cmd := exec.Command(w.bin+"/actor", "call", dir, ns)
+	return w.caller("call", dir, ns)
+}
+
+// caller starts the actor.
+func (w *world) caller(args ...string) *caller {
+	cmd := exec.Command(w.bin+"/actor", args...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		w.Fatal(err)
@@ -189,10 +222,24 @@ func newCaller(w *world, who string) *caller {
 	return &caller{w, in, bufio.NewScanner(out)}
 }
 
-func (c *caller) do(kind string, addr netip.AddrPort) string {
+// call asks for one system call.
+func (c *caller) call(kind string, addr netip.AddrPort) string {
 	c.w.Helper()
-	if _, err := fmt.Fprintln(c.in, kind, addr); err != nil || !c.out.Scan() {
-		c.w.Fatalf("%s %s: the caller is gone: %v", kind, addr, err)
+	return c.do(fmt.Sprint(kind, " ", addr))
+}
+
+func (c *caller) do(what string) string {
+	c.w.Helper()
+	if _, err := fmt.Fprintln(c.in, what); err != nil {
+		c.w.Fatalf("%s: %v", what, err)
+	}
+	return c.next()
+}
+
+func (c *caller) next() string {
+	c.w.Helper()
+	if !c.out.Scan() {
+		c.w.Fatal("the caller is gone: ", c.out.Err())
 	}
 	return c.out.Text()
 }

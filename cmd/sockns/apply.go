@@ -29,10 +29,10 @@ policy, in all device namespaces or in none. No packet sees half of a change.
 
 A saved plan (plan --out) is applied only if it would still do exactly what it
 said. Connections that are open stay open, unless --revoke closes those that
-the new policy refuses.
+the new policy refuses, and the listeners that it would not let bind.
 
-The plan names the open connections that the policy refuses. If yours is among
-them, --auto-approve needs --confirm or --allow-lockout beside it.
+The plan names the connections and bound sockets that the policy refuses, and
+which of them can't be closed (UDP). If your connection is among them, --auto-approve needs --confirm or --allow-lockout beside it.
 
 With --confirm the former policy comes back, all of it, unless "sockns confirm"
 follows in time: also if this command, the terminal or the connection dies.`,
@@ -61,7 +61,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 			if err != nil {
 				return err
 			}
-			refused, err := c.refused(host, plan)
+			refused, err := c.refused(host, plan, revoke)
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 	cmd.Flags().BoolVar(&approve, "auto-approve", false, "do not ask")
 	cmd.Flags().BoolVar(&allowLockout, "allow-lockout", false, "with --auto-approve: also if the policy refuses the connection that you came through")
 	cmd.Flags().DurationVar(&confirm, "confirm", 0, "bring the former policy back unless sockns confirm follows within this `time`, as 60s")
-	cmd.Flags().BoolVar(&revoke, "revoke", false, "close open connections that the policy refuses")
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "close open connections and listeners that the policy refuses")
 	return cmd
 }
 

@@ -7,55 +7,70 @@ import (
 	"github.com/sockns/sockns/controller"
 )
 
-// refused returns the open connections that a plan's policy refuses, if the
-// plan changes anything.
-func (c *cli) refused(host *controller.Host, plan *controller.Plan) ([]controller.Connection, error) {
-	if plan.Policy == nil || !plan.Changes() {
+// refused returns the sockets that a plan's policy refuses, if the plan
+// changes anything or they are asked for.
+func (c *cli) refused(host *controller.Host, plan *controller.Plan, asked bool) ([]controller.RefusedSocket, error) {
+	if plan.Policy == nil || !plan.Changes() && !asked {
 		return nil, nil
 	}
-	return host.RefusedConnections(plan.Policy, plan.Facts)
+	return host.RefusedSockets(plan.Policy, plan.Facts)
 }
 
 // own reports whether the operator's connection is among them.
-func own(refused []controller.Connection) bool {
-	return slices.ContainsFunc(refused, func(r controller.Connection) bool { return r.Own })
+func own(refused []controller.RefusedSocket) bool {
+	return slices.ContainsFunc(refused, func(r controller.RefusedSocket) bool { return r.Own })
 }
 
-func (c *cli) printRefused(refused []controller.Connection, revoke bool) {
-	fate := "stays open, but could not be made again"
-	if revoke {
-		fate = "is closed"
+// fate says what becomes of a refused socket.
+func fate(r controller.RefusedSocket, revoke bool) string {
+	switch {
+	case revoke && r.Closable():
+		return "is closed"
+	case r.Connection():
+		return "stays open, but could not be made again"
+	case revoke:
+		return "can't be closed: it is inert, nothing reaches it and nothing leaves it"
+	default:
+		return "becomes inert: nothing reaches it and nothing leaves it"
 	}
+}
+
+func (c *cli) printRefused(refused []controller.RefusedSocket, revoke bool) {
 	for _, r := range refused {
 		if r.Own {
-			fmt.Fprintf(c.out, "%s %s from %s %s: %s\n", c.red("WARNING: THE CONNECTION THAT YOU CAME THROUGH,"), r.Socket.Local, r.Socket.Remote, fate, r.Why)
+			fmt.Fprintf(c.out, "%s %s from %s %s: %s\n", c.red("WARNING: THE CONNECTION THAT YOU CAME THROUGH,"), r.Socket.Local, r.Socket.Remote, fate(r, revoke), r.Why)
 		}
 	}
 	const most = 20
 	for i, r := range refused {
 		if i == most {
-			fmt.Fprintf(c.out, "%s and %s more\n", c.yellow("open:"), count(len(refused)-most, "connection"))
+			fmt.Fprintf(c.out, "%s and %s more\n", c.yellow("open:"), count(len(refused)-most, "socket"))
 			break
 		}
-		fmt.Fprintf(c.out, "%s %s %s: %s\n", c.yellow("open:"), r, fate, r.Why)
+		fmt.Fprintf(c.out, "%s %s %s: %s\n", c.yellow("open:"), r, fate(r, revoke), r.Why)
 	}
 }
 
-type connectionJSON struct {
+type socketJSON struct {
 	Device    string `json:"deviceNamespace"`
 	Namespace string `json:"socketNamespace,omitempty"`
 	Protocol  string `json:"protocol"`
+	State     string `json:"state"`
+	Closable  bool   `json:"closable"`
 	Local     string `json:"local"`
 	Remote    string `json:"remote"`
 	Why       string `json:"why"`
 	Own       bool   `json:"own"`
 }
 
-func connectionsToJSON(refused []controller.Connection) []connectionJSON {
-	list := []connectionJSON{}
+func socketsToJSON(refused []controller.RefusedSocket) []socketJSON {
+	list := []socketJSON{}
 	for _, r := range refused {
-		s := r.Socket
-		list = append(list, connectionJSON{r.Device, r.Namespace, s.Protocol.String(), s.Local.String(), s.Remote.String(), r.Why, r.Own})
+		s, local := r.Socket, r.Socket.Local
+		if !r.Connection() {
+			local = r.Bound
+		}
+		list = append(list, socketJSON{r.Device, r.Namespace, s.Protocol.String(), s.State.String(), r.Closable(), local.String(), s.Remote.String(), r.Why, r.Own})
 	}
 	return list
 }

@@ -51,7 +51,7 @@ something would, and 1 on an error.`,
 			if err != nil {
 				return err
 			}
-			refused, err := c.refused(host, plan)
+			refused, err := c.refused(host, plan, false)
 			if err != nil {
 				return err
 			}
@@ -94,8 +94,8 @@ type planJSON struct {
 	Devices  []planDeviceJSON `json:"deviceNamespaces"`
 	Syscalls planSyscallsJSON `json:"syscalls"`
 	Notes    []noteJSON       `json:"notes"`
-	// Refused are the open connections that could not be made again.
-	Refused []connectionJSON `json:"refusedConnections"`
+	// Refused are the sockets that could not be made again.
+	Refused []socketJSON     `json:"refusedSockets"`
 	Flows   []flowset.Change `json:"flows,omitzero"` // with --from
 }
 
@@ -120,9 +120,9 @@ type noteJSON struct {
 
 // alongside is what is printed with a plan.
 type alongside struct {
-	refused []controller.Connection // open connections that the policy refuses
-	revoke  bool                    // they will be closed
-	flows   []flowset.Change        // that change; nil if they were not compared
+	refused []controller.RefusedSocket // that exist
+	revoke  bool                       // those that can be will be closed
+	flows   []flowset.Change           // that change; nil if they were not compared
 }
 
 func (c *cli) printPlan(plan *controller.Plan, with alongside) error {
@@ -153,11 +153,11 @@ func (c *cli) printPlan(plan *controller.Plan, with alongside) error {
 	return nil
 }
 
-func planToJSON(plan *controller.Plan, refused []controller.Connection) planJSON {
+func planToJSON(plan *controller.Plan, refused []controller.RefusedSocket) planJSON {
 	calls := plan.Calls
 	j := planJSON{
 		Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{},
-		Refused:  connectionsToJSON(refused),
+		Refused:  socketsToJSON(refused),
 		Syscalls: planSyscallsJSON{calls.Support.OK(), calls.Change, string(calls.Support.Variant), calls.Support.Why},
 	}
 	for _, d := range plan.Devices {

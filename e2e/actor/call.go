@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -12,9 +13,14 @@ import (
 // silence is how long a call may take that is not answered.
 const silence = 400 * time.Millisecond
 
+// prepared are sockets for later calls, by kind and family.
+var prepared = make(map[string][]int)
+
 // call makes one system call on a new socket and returns ok, an errno or
 // silence. Kind is bind, connect or sendto; tcp, udp or mptcp; and any of
 // nonblock and mapped (an IPv4 address in an IPv6 socket), joined by "-".
+// prepare instead of the call makes the socket for one that is made later, with
+// prepared at the end of its kind.
 func call(kind, addr string) string {
 	words := strings.Split(kind, "-")
 	has := func(w string) bool { return strings.Contains(kind, w) }
@@ -35,9 +41,16 @@ func call(kind, addr string) string {
 	if has("nonblock") {
 		typ |= unix.SOCK_NONBLOCK
 	}
-	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto)
-	if err != nil {
+	fd, err := -1, error(nil)
+	key := fmt.Sprint(family, typ, proto)
+	if list := prepared[key]; has("prepared") && len(list) > 0 {
+		fd, prepared[key] = list[0], list[1:]
+	} else if fd, err = unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto); err != nil {
 		return "socket " + errnoName(err)
+	}
+	if words[0] == "prepare" {
+		prepared[key] = append(prepared[key], fd)
+		return "ok"
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if family == unix.AF_INET6 && !has("mapped") {

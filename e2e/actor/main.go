@@ -4,6 +4,7 @@
 //	actor listen CGROUP NETNS tcp|udp ADDR NAME    prints ok or an errno, answers with NAME
 //	actor http CGROUP NETNS ADDR NAME              a Go server with its default listener
 //	actor call CGROUP NETNS                        reads KIND ADDR lines, answers each with ok or an errno
+//	actor hold CGROUP NETNS tcp|udp ADDR           prints ok or an errno; open or closed for each line that it reads
 //	actor exec CGROUP NETNS COMMAND...             becomes any other program
 //	actor dial CGROUP NETNS tcp|udp ADDR [FROM]    prints who answered, an errno, or silence
 //
@@ -15,6 +16,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -34,7 +36,7 @@ const patience = 2500 * time.Millisecond
 
 func main() {
 	if len(os.Args) < 4 {
-		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|call|exec CGROUP NETNS ...")
+		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|call|hold|exec CGROUP NETNS ...")
 		os.Exit(2)
 	}
 	verb, cgroup, netns, args := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
@@ -59,6 +61,8 @@ func main() {
 			kind, addr, _ := strings.Cut(lines.Text(), " ")
 			fmt.Println(call(kind, addr))
 		}
+	case "hold":
+		hold(args[0], args[1])
 	case "exec":
 		args = args[:len(args)-2]
 		path, err := exec.LookPath(args[0])
@@ -115,9 +119,35 @@ func listen(proto, addr, name string) {
 		return
 	}
 	for {
-		if c, err := l.Accept(); err == nil {
-			_, _ = c.Write([]byte(name))
+		c, err := l.Accept()
+		if err != nil {
+			return // somebody closed it
+		}
+		_, _ = c.Write([]byte(name))
+		go func() {
+			_, _ = io.Copy(io.Discard, c) // until the peer goes
 			c.Close()
+		}()
+	}
+}
+
+// hold has a connection, and says whether it is still there.
+func hold(proto, addr string) {
+	c, err := net.Dial(family(proto, addr), addr)
+	fmt.Println(outcome(err))
+	if err != nil {
+		return
+	}
+	b := make([]byte, 100)
+	if proto == "tcp" {
+		_, _ = c.Read(b) // the server's name
+	}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		_ = c.SetReadDeadline(time.Now().Add(silence))
+		if _, err := c.Read(b); errors.Is(err, os.ErrDeadlineExceeded) {
+			fmt.Println("open")
+		} else {
+			fmt.Println("closed")
 		}
 	}
 }

@@ -28,6 +28,12 @@ type Feature struct {
 	Without  string `json:"without"` // what its absence costs
 }
 
+// Gap is a way around the hooks that no kernel closes.
+type Gap struct {
+	Name     string `json:"name"`
+	ClosedBy string `json:"closedBy"` // who closes it, or what helps
+}
+
 // Examine asks the kernel for each feature that sockns uses, by using it in a
 // network namespace of its own that is gone afterwards.
 func Examine() []Feature {
@@ -47,10 +53,11 @@ func Examine() []Feature {
 		return nil
 	})
 	if err != nil {
-		list = append(list, Feature{Name: "a network namespace to try things in", Required: true, Detail: err.Error(),
-			Without: "the features of nftables can't be examined"})
+		// Not being allowed to look says nothing of what is there.
+		list = append(list, Feature{Name: "a network namespace to try nftables in", Required: !errors.Is(err, fs.ErrPermission), Detail: err.Error(),
+			Without: "the features of nftables are not examined: run it as root (CAP_SYS_ADMIN)"})
 	}
-	return append(append(list, calls()), uncovered...)
+	return append(list, calls())
 }
 
 // calls asks for the syscall tier.
@@ -71,11 +78,15 @@ func calls() Feature {
 	return f
 }
 
-// uncovered are the ways around bind and connect that no kernel closes by
-// cgroup-BPF; docs/limits.md has who closes them.
-var uncovered = []Feature{
-	{Name: "listen(2) without bind, datagrams of sockets that were never bound", OK: true, Detail: "the bind programs do not see them; the packets' rules do", Without: "nothing"},
-	{Name: "AF_PACKET, AF_VSOCK, AF_NETLINK, AF_UNIX and raw sockets", Detail: "no rule can govern them: deny CAP_NET_RAW, and see RestrictAddressFamilies= in systemd.exec(5)", Without: "a process with the privilege sends and receives around every rule"},
+// Gaps are the ways around bind(2) and connect(2) that the cgroup-BPF programs
+// do not see; docs/limits.md has more.
+var Gaps = []Gap{
+	{"listen(2) without bind(2), and datagrams of a socket that was never bound (the kernel binds it by itself)", "nftables"},
+	{"sockets that were bound before the policy", "nftables: they are inert"},
+	{"ping sockets (SOCK_DGRAM, IPPROTO_ICMP)", "nftables, by connect rules"},
+	{"raw sockets and AF_PACKET", "nothing: deny CAP_NET_RAW"},
+	{"AF_VSOCK, AF_NETLINK, AF_UNIX and other families without IP", "nothing: see RestrictAddressFamilies= in systemd.exec(5)"},
+	{"another program in the same or a higher cgroup that overrules (bpf_set_retval)", "nftables"},
 }
 
 func outcome(err error) (bool, string) {
@@ -85,9 +96,16 @@ func outcome(err error) (bool, string) {
 	return true, ""
 }
 
+// privilege asks for CAP_NET_ADMIN; what else is missing shows where it is used.
 func privilege() Feature {
-	f := Feature{Name: "privilege", Required: true, OK: os.Geteuid() == 0,
-		Without: "tables can't be read or changed: run as root, or with CAP_NET_ADMIN"}
+	f := Feature{Name: "privilege (CAP_NET_ADMIN)", Required: true, Without: "tables can't be read or changed: run as root, or with CAP_NET_ADMIN"}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK = sets[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
 	f.Detail = fmt.Sprintf("effective user id %d", os.Geteuid())
 	return f
 }

@@ -12,7 +12,11 @@ func (c *cli) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "What this kernel can do for sockns, and what each missing feature costs",
-		Args:  cobra.NoArgs,
+		Long: `Doctor tries each feature of the kernel that sockns uses, in a network
+namespace of its own, and lists the ways around bind(2) and connect(2) with who
+closes each. It exits with 1 if something is missing without which nothing can
+be enforced.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			features := controller.Examine()
 			fit := true
@@ -20,11 +24,12 @@ func (c *cli) doctorCommand() *cobra.Command {
 				fit = fit && (f.OK || !f.Required)
 			}
 			if c.output == "json" {
-				if err := c.json(features); err != nil {
+				if err := c.json(examinationJSON{features, controller.Gaps}); err != nil {
 					return err
 				}
 			} else {
 				c.printFeatures(features)
+				c.printGaps(controller.Gaps)
 			}
 			if !fit {
 				return exitStatus{code: 1}
@@ -32,6 +37,11 @@ func (c *cli) doctorCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+type examinationJSON struct {
+	Features []controller.Feature `json:"features"`
+	Gaps     []controller.Gap     `json:"gaps"`
 }
 
 func (c *cli) printFeatures(features []controller.Feature) {
@@ -51,5 +61,12 @@ func (c *cli) printFeatures(features []controller.Feature) {
 		if !f.OK {
 			fmt.Fprintf(c.out, "     without it: %s\n", f.Without)
 		}
+	}
+}
+
+func (c *cli) printGaps(gaps []controller.Gap) {
+	fmt.Fprintln(c.out, c.bold("not seen by bind(2) and connect(2), and who closes it"))
+	for _, g := range gaps {
+		fmt.Fprintf(c.out, "     %s: %s\n", g.Name, g.ClosedBy)
 	}
 }

@@ -102,7 +102,7 @@ func (r *Reconciler) emitMember(device string, before, after compiler.Member, to
 }
 
 // attachedInterval is how often the programs are looked after.
-const attachedInterval = 500 * time.Millisecond
+const attachedInterval = 250 * time.Millisecond
 
 // callsLost returns what is wrong with the programs of the syscall tier, nil
 // if nothing is.

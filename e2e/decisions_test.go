@@ -137,10 +137,10 @@ func decisionsOnce(t *testing.T, tier, mode string) {
 	} else {
 		c.run()
 	}
-	c.within(10*time.Second, "the policy is in force", func() bool { return strings.Contains(c.log.String(), "the policy is in force") })
+	c.within(patience, "the policy is in force", func() bool { return strings.Contains(c.log.String(), "the policy is in force") })
 	seen := w.watch()
 	w.play("listen db tcp 127.0.0.1:31003\nlisten db tcp 127.0.0.1:31004\nlisten db tcp 10.9.0.1:31004")
-	c.within(10*time.Second, "watch sees", func() bool {
+	c.within(patience, "watch sees", func() bool {
 		w.step(strings.Fields("connect web tcp 127.0.0.1:31001"))
 		return len(seen.take(1)) > 0
 	})

@@ -37,8 +37,9 @@ const (
 	byPacket = "EHOSTUNREACH" // docs/errors.md: what TCP over IPv4 shows of an EACCES
 )
 
-// patience is for a machine under load; the log has the time that it took.
-const patience = 3 * time.Second
+// patience is for a machine under load; the log has the time that it took,
+// which is under a second on one that is not.
+const patience = 30 * time.Second
 
 // tierWorld has a server on port 31001, a cgroup a that may not reach it, and
 // a controller that says so.
@@ -52,7 +53,7 @@ func newTierWorld(t *testing.T, wrap ...string) *tierWorld {
 	w := &tierWorld{world: newWorld(t, &txtar.Archive{Files: []txtar.File{{Name: "policy1.yaml", Data: []byte(tierPolicy)}}})}
 	w.play("netns host 192.0.2.1/32\ncgroup a\npolicy 1\nlisten - tcp 192.0.2.1:31001")
 	w.run(wrap...)
-	w.within(5*time.Second, "the programs run", func() bool { return w.dial() == byCall })
+	w.within(patience, "the programs run", func() bool { return w.dial() == byCall })
 	return w
 }
 
@@ -118,15 +119,14 @@ func (w *tierWorld) exists(path string) bool {
 // controller finds nothing to do.
 func TestControllerKilled(t *testing.T) {
 	w := newTierWorld(t)
-	_ = w.controller.Process.Kill()
-	_ = w.controller.Wait()
+	w.kill()
 	for range 20 {
 		if got := w.reach(); got != byCall {
 			t.Fatalf("without the controller: %s", got)
 		}
 	}
 	w.run()
-	w.within(5*time.Second, "it is there again", func() bool { return strings.Contains(w.log.String(), "nothing to change") })
+	w.within(patience, "it is there again", func() bool { return strings.Contains(w.log.String(), "it was in force already") })
 	if strings.Contains(w.log.String(), "msg=changed") {
 		t.Errorf("it changed something:\n%s", w.log)
 	}
@@ -158,18 +158,65 @@ func TestPinRemoved(t *testing.T) {
 	}
 }
 
-// TestLinkDetached: the packets refuse until it is attached again, within a second.
+// TestLinkDetached: the packets refuse until what was detached, one link or
+// all of them with their pins, is attached again, within a second.
 func TestLinkDetached(t *testing.T) {
+	for _, pattern := range []string{"link_sockns_connect4", "link_*"} {
+		t.Run(pattern, func(t *testing.T) {
+			w := newTierWorld(t)
+			links, err := filepath.Glob(filepath.Join(w.pins(), pattern))
+			if err != nil || len(links) == 0 {
+				t.Fatalf("links: %v %v", links, err)
+			}
+			for _, path := range links {
+				w.detach(path)
+				if len(links) > 1 {
+					w.must("rm", path)
+				}
+			}
+			w.reach() // by the packets, if nobody was faster
+			w.within(patience, "connect(2) answers", func() bool { return w.reach() == byCall })
+			for _, path := range links {
+				w.within(patience, filepath.Base(path)+" is there again", func() bool { return w.exists(path) })
+			}
+		})
+	}
+}
+
+// TestDetachedForGood: without a controller nothing repairs it, and the packets
+// go on refusing; an apply attaches it again.
+func TestDetachedForGood(t *testing.T) {
 	w := newTierWorld(t)
-	l, err := link.LoadPinnedLink(filepath.Join(w.pins(), "link_sockns_connect4"), nil)
+	w.kill()
+	w.detach(filepath.Join(w.pins(), "link_sockns_connect4"))
+	for range 20 {
+		if got := w.reach(); got != byPacket {
+			t.Fatalf("without the program: %s", got)
+		}
+	}
+	w.play("apply")
+	if got := w.reach(); got != byCall {
+		t.Errorf("after an apply: %s", got)
+	}
+}
+
+// detach detaches a link as `bpftool link detach` does; its pin stays.
+func (w *tierWorld) detach(path string) {
+	w.Helper()
+	l, err := link.LoadPinnedLink(path, nil)
 	if err != nil {
-		t.Fatal(err)
+		w.Fatal(err)
 	}
 	defer l.Close()
 	if err := l.(interface{ Detach() error }).Detach(); err != nil {
-		t.Fatal(err)
+		w.Fatal(err)
 	}
-	w.within(patience, "connect(2) answers", func() bool { return w.reach() == byCall })
+}
+
+// kill ends the controller as the kernel does when memory is short.
+func (w *tierWorld) kill() {
+	_ = w.controller.Process.Kill()
+	_ = w.controller.Wait()
 }
 
 // TestBpffsUnmounted: the controller has the links open, so they go on; it
@@ -185,6 +232,9 @@ func TestBpffsUnmounted(t *testing.T) {
 	w.must("nsenter", "-t", init, "-m", "-p", "umount", "/sys/fs/bpf")
 	w.within(patience, "the pins are there again", func() bool { w.reach(); return w.exists(pins + "/link_sockns_connect4") })
 	w.within(patience, "connect(2) answers", func() bool { return w.reach() == byCall })
+	// Who unmounts it while nobody has the links open takes the programs away.
+	w.kill()
+	w.within(patience, "the programs are gone with their pins", func() bool { return w.reach() == byPacket })
 }
 
 // TestForeignProgram: a program of somebody else that allows what the policy

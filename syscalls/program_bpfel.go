@@ -45,6 +45,8 @@ type programClient struct {
 	_        structs.HostLayout
 	Identity uint32
 	Source   uint32
+	Flags    uint32
+	Pad      uint32
 }
 
 type programClientKey struct {

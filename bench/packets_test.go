@@ -65,18 +65,24 @@ func BenchmarkConnect(b *testing.B) {
 		b.Fatal(err)
 	}
 	race(b, lanes, 100, func(i, count int, took func(time.Duration)) error {
-		for range count {
-			began := time.Now()
-			client, server, err := connect(listeners[i])
-			if err != nil {
-				return err
-			}
-			unix.Close(client)
-			unix.Close(server)
-			took(time.Since(began))
-		}
-		return nil
+		return connectOften(listeners[i], count, took)
 	})
+}
+
+// connectOften makes connections to a listener and closes them, and tells the
+// time of each.
+func connectOften(listener, count int, took func(time.Duration)) error {
+	for range count {
+		began := time.Now()
+		client, server, err := connect(listener)
+		if err != nil {
+			return err
+		}
+		unix.Close(client)
+		unix.Close(server)
+		took(time.Since(began))
+	}
+	return nil
 }
 
 // BenchmarkExchange sends a request and a response of a few bytes on an
@@ -135,19 +141,25 @@ func BenchmarkBulk(b *testing.B) {
 func listen(b *testing.B, lanes []*lane) []int {
 	b.Helper()
 	listeners := make([]int, len(lanes))
-	inCgroup(b, serverMember(), lanes, func(i int) error {
-		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		b.Cleanup(func() { unix.Close(s) })
-		listeners[i] = s
-		if err := unix.Bind(s, &unix.SockaddrInet4{Port: servicePort, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-			return err
-		}
-		return unix.Listen(s, 16)
+	inCgroup(b, serverMember(), lanes, func(i int) (err error) {
+		listeners[i], err = listener(b)
+		return err
 	})
 	return listeners
+}
+
+// listener makes one in the calling thread's network namespace.
+func listener(b *testing.B) (int, error) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	b.Cleanup(func() { unix.Close(s) })
+	err = unix.Bind(s, &unix.SockaddrInet4{Port: servicePort, Addr: [4]byte{127, 0, 0, 1}})
+	if err == nil {
+		err = unix.Listen(s, 16)
+	}
+	return s, err
 }
 
 // connect makes a connection to a listener of the calling thread's network

@@ -32,13 +32,14 @@ func policyOf(n, different int, device string, member func(i int) string) string
 	}
 	b.WriteString("socketNamespaces:\n")
 	for i := range n {
-		writeNamespace(&b, i, i%different, device != "", member(i))
+		writeNamespace(&b, i, i%different, min(n, 10), device != "", member(i))
 	}
 	return b.String()
 }
 
-// writeNamespace writes socket namespace i with variant v of the rules.
-func writeNamespace(b *strings.Builder, i, v int, elsewhere bool, member string) {
+// writeNamespace writes socket namespace i with variant v of the rules, whose
+// peers by name are among the first few.
+func writeNamespace(b *strings.Builder, i, v, few int, elsewhere bool, member string) {
 	fmt.Fprintf(b, "  n%05d:\n", i)
 	if elsewhere {
 		b.WriteString("    deviceNamespace: there\n")
@@ -54,7 +55,7 @@ func writeNamespace(b *strings.Builder, i, v int, elsewhere bool, member string)
       - {action: deny, protocol: tcp, ports: 22, from: 10.%[3]d.%[4]d.0/24}
       - {protocol: udp, ports: "6000-6010", from: 10.%[3]d.0.0/16}
       - {protocol: [tcp, udp], ports: %[5]d, from: any}
-`, 10000+v, (v+1)%10, v/250%250, v%250, servicePort)
+`, 10000+v, (v+1)%few, v/250%250, v%250, servicePort)
 }
 
 func parsePolicy(t testing.TB, text string) *model.Policy {

@@ -43,6 +43,15 @@ var parts = []part{
 		},
 	},
 	{
+		name:       "calls",
+		benchmarks: []benchmarks{{"./bench", "^BenchmarkCallBind$|^BenchmarkCallConnect$|^BenchmarkCallConnectUDP$", "1x"}},
+		tables: []table{
+			{benchmark: "CallBind", caption: "bind(2) of a TCP socket", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "packets"},
+			{benchmark: "CallConnect", caption: "A TCP connection over lo: socket, connect, accept, both closed", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "packets"},
+			{benchmark: "CallConnectUDP", caption: "connect(2) of a UDP socket", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "packets"},
+		},
+	},
+	{
 		name: "control",
 		benchmarks: []benchmarks{
 			{"./bench", "^BenchmarkParse$|^BenchmarkApply$|^BenchmarkPlan$", "1x"},

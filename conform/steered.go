@@ -62,7 +62,7 @@ func (j *Judge) rewritten(n *model.SocketNamespace, namespace string, f Flow) ne
 	four, steered := to.Addr().Is4(), f.Protocol == model.TCP && to.Port() != 0
 	at := func(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, to.Port()) }
 	switch {
-	case steered && to.Addr() == loopbacks[0] && (j.heldByOther(f, namespace) || j.claimed(f, namespace)):
+	case steered && to.Addr() == loopbacks[0] && j.shares(f, namespace):
 		return at(j.hiddenHome(namespace))
 	case !to.Addr().IsUnspecified() || len(n.Addresses) == 0:
 		return to
@@ -85,6 +85,15 @@ func (j *Judge) rewritten(n *model.SocketNamespace, namespace string, f Flow) ne
 		return at(own[0].First)
 	}
 	return to
+}
+
+// shares reports whether a bind to a loopback address is one beside another
+// namespace's. A listener that is not steered does not share.
+func (j *Judge) shares(f Flow, namespace string) bool {
+	if l := j.World.Receiver(f.Device, f.Protocol, f.Bind); l != nil {
+		return l.Asked.IsValid() && l.Owner != namespace
+	}
+	return j.claimed(f, namespace)
 }
 
 // claimed reports whether another namespace asked for the address before,
@@ -185,6 +194,9 @@ func (j *Judge) steered(f Flow, from model.End) *Listener {
 	if f.To.Addr().IsLoopback() {
 		if l := of(from.Namespace, true); f.Near() && l != nil {
 			return l
+		}
+		if l := j.World.Receiver(f.ToDevice, f.Protocol, f.To); l != nil && !l.Asked.IsValid() {
+			return nil // it keeps its clients
 		}
 	} else {
 		owner = j.lister(f.ToDevice, f.To.Addr())

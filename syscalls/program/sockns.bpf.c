@@ -198,7 +198,7 @@ struct note {
 	__u32 flags;
 	struct addr asked; // the address that a rewritten bind asked for
 };
-enum { REWRITTEN = 1, BOUND_PORT = 2, RECEIVED = 4, HIDDEN = 8, MEETS_UNMANAGED = 16 };
+enum { REWRITTEN = 1, BOUND_PORT = 2, RECEIVED = 4, HIDDEN = 8, MEETS_UNSTEERED = 16 };
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE); __uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int); __type(value, struct note);
@@ -737,12 +737,13 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 	if (!wildcard) {
 		if (!steers || !is_loopback_home(&asked) || (family6 && v6only_sock(sk))) return 0;
 		struct who holder = {};
-		if (!hide && find_receiver(ctx, slot, &asked, ctx->user_port, &holder) && holder.identity != me.identity) {
-			// An unmanaged listener, and one that is older than the programs, can't be told apart from this one.
-			if (!holder.identity || !steered(netns, holder.identity, &asked, q.port)) return 0;
+		if (!hide && find_receiver(ctx, slot, &asked, ctx->user_port, &holder)) {
+			// Its own is the kernel's to refuse; one that is not steered keeps its clients.
+			if (holder.identity == me.identity || !steered(netns, holder.identity, &asked, q.port)) return 0;
 			hide = true;
+		} else if (!hide) {
+			hide = claimed_by_other(netns, &asked, q.port, me.identity);
 		}
-		if (!hide) hide = claimed_by_other(netns, &asked, q.port, me.identity);
 		if (!hide) return 0;
 	} else if (p->flags & OWNS_ALL) {
 		return 0;
@@ -894,27 +895,29 @@ __noinline int decide_peer(ctx_t *ctx, struct peer_call *c)
 	return 0;
 }
 
-// note_unmanaged finds out whether an unmanaged listener is on the loopback
-// address that is connected to, and notes it for the lookup.
-__noinline int note_unmanaged(ctx_t *ctx, const struct addr *to_in)
+// note_unsteered finds out whether the kernel has a listener on the loopback
+// address that is connected to and that is not steered, and notes it for the lookup.
+__noinline int note_unsteered(ctx_t *ctx, const struct addr *to_in)
 {
 	struct bpf_sock *sk = ctx->sk;
 	if (!to_in || !sk || !use_cast || ctx->protocol != IPPROTO_TCP) return 0;
 	struct addr to = *to_in;
+	__u64 netns = bpf_get_netns_cookie((void *)ctx);
+	__u16 port = bpf_ntohs(ctx->user_port);
 	if (is_wildcard(&to)) to.w[3] = is_v4(&to) ? 0x7f000001 : 1;
-	if (!is_loopback(&to) || !candidate_at(bpf_get_netns_cookie((void *)ctx), bpf_ntohs(ctx->user_port), 0)) return 0;
+	if (!is_loopback(&to) || !candidate_at(netns, port, 0)) return 0;
 	struct who holder = {};
-	bool there = find_receiver(ctx, slot_in_force(), &to, ctx->user_port, &holder) && !holder.identity;
+	bool there = find_receiver(ctx, slot_in_force(), &to, ctx->user_port, &holder) && !steered(netns, holder.identity, &to, port);
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, there ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-	if (n && there) n->flags |= MEETS_UNMANAGED;
-	else if (n) n->flags &= ~MEETS_UNMANAGED;
+	if (n && there) n->flags |= MEETS_UNSTEERED;
+	else if (n) n->flags &= ~MEETS_UNSTEERED;
 	return there;
 }
 
 static __always_inline int refused_by(ctx_t *ctx, const struct addr *to, struct addr *from, bool answers, bool connects)
 {
 	struct peer_call c = { .p.q.peer = *to, .from = *from, .answers = answers, .connects = connects };
-	if (connects) c.p.unmanaged = note_unmanaged(ctx, to);
+	if (connects) c.p.unsteered = note_unsteered(ctx, to);
 	if (!begin_call(ctx, &c)) return 0;
 	if (c.p.q.identified && !find_steered(&c)) {
 		c.p.there.identity = 0;

@@ -6,8 +6,8 @@
 //
 // Each listener of a namespace is put under what its bind asked for when it
 // begins to listen. A connection is given to the first of
-//  - over loopback, the connecting namespace's own listener, then an unmanaged
-//    one that the kernel has there,
+//  - over loopback, the connecting namespace's own listener, then one that is
+//    not steered (an unmanaged or an older one) and that the kernel has there,
 //  - the listener of the namespace whose address it goes to,
 //  - the listeners of the others, in the order of the policy,
 // whose namespace accepts it. If there is none, the kernel goes on as without.
@@ -41,7 +41,7 @@ struct {
 // Who connects, from the moment before the first packet leaves.
 struct client_key { __u64 netns; struct addr from, to; __u16 from_port, to_port; __u32 pad; };
 struct client { __u32 identity, source; __u32 flags, pad; };
-enum { CLIENT_MEETS_UNMANAGED = 1 };
+enum { CLIENT_MEETS_UNSTEERED = 1 };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
 	__type(key, struct client_key); __type(value, struct client);
@@ -87,7 +87,7 @@ struct pick {
 	struct question q;
 	__u64 netns;
 	struct who me;       // the connecting end, where it is asked
-	bool unmanaged;      // nobody's listener is where it goes, and the kernel finds it
+	bool unsteered;      // the kernel has a listener there that is not steered
 	struct listener key; // of the listener that was chosen
 	struct who there;    // and whose it is
 };
@@ -142,7 +142,7 @@ __noinline int choose(struct pick *p)
 	__u32 client = p->q.identified ? p->q.them : 0, owner = 0;
 	if (is_loopback(&p->q.local)) {
 		if (client && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
-		if (p->unmanaged) return NOBODY;
+		if (p->unsteered) return NOBODY;
 	} else {
 		struct local k = { .netns = p->netns, .addr = p->q.local };
 		__u32 slot = p->q.slot, *o;
@@ -185,7 +185,7 @@ __noinline int steered(__u64 netns, __u32 identity, const struct addr *to, __u32
 	for (__u32 i = 0; i < CANDIDATES; i++) {
 		struct candidate *c = candidate_at(netns, port, i);
 		if (!c) break;
-		if (c->identity == identity && covers(&c->asked, to)) return 1;
+		if (identity && c->identity == identity && covers(&c->asked, to)) return 1;
 	}
 	return 0;
 }
@@ -335,7 +335,7 @@ static __always_inline void begin_to_connect(ops_t *s)
 	struct client_key k = { .netns = netns, .from = ops_local(s), .to = ops_remote(s), .from_port = s->local_port, .to_port = port };
 	struct client c = { .identity = me.identity, .source = me.source };
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
-	if (n && (n->flags & MEETS_UNMANAGED)) c.flags = CLIENT_MEETS_UNMANAGED;
+	if (n && (n->flags & MEETS_UNSTEERED)) c.flags = CLIENT_MEETS_UNSTEERED;
 	bpf_map_update_elem(&clients, &k, &c, BPF_ANY);
 }
 
@@ -374,7 +374,7 @@ SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
 		if (c) {
 			p.q.them = c->identity;
 			p.q.source = c->source;
-			p.unmanaged = (c->flags & CLIENT_MEETS_UNMANAGED) != 0;
+			p.unsteered = (c->flags & CLIENT_MEETS_UNSTEERED) != 0;
 		}
 	}
 	if (choose(&p) == NOBODY) return SK_PASS;

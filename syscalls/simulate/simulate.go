@@ -173,17 +173,12 @@ func (c *Calls) taken(list syscalls.Span, port uint16) bool {
 	return found
 }
 
-// home returns where a socket is bound in place of the wildcard, or of
-// 127.0.0.1 where another's socket is.
+// home returns where a socket is bound in place of the wildcard.
 func (c *Calls) home(s Socket, me syscalls.Member, to netip.AddrPort) netip.Addr {
 	p, four := c.policy(me), to.Addr().Is4()
 	steered := s.Protocol == syscalls.TCP && to.Port() != 0
 	hidden := netip.AddrFrom4([4]byte{127, 64 | byte(me.Identity>>16&0x3f), byte(me.Identity >> 8), byte(me.Identity)})
 	if !to.Addr().IsUnspecified() {
-		holder, found := c.receiver(s, to)
-		if steered && to.Addr() == loopback4 && found && holder.Identity != me.Identity {
-			return hidden
-		}
 		return netip.Addr{}
 	}
 	own, one := p.Source6, syscalls.OneAddress6

@@ -21,6 +21,10 @@ import (
 // Status is what this instance enforces at a moment, as the kernel has it.
 type Status struct {
 	Devices []DeviceStatus `json:"deviceNamespaces"`
+	// Syscalls says whether the programs run, and if not, why.
+	Syscalls SyscallState `json:"syscalls"`
+	// Notes say which rules are not enforced as asked; only with a policy.
+	Notes []compiler.Note `json:"-"`
 }
 
 // DeviceStatus is the status of one device namespace.
@@ -59,7 +63,7 @@ type MemberStatus struct {
 }
 
 // Status reads the tables of this instance and counts sockets. With a policy,
-// its members that do not exist are named.
+// its members that do not exist are named, and what is not enforced as asked.
 func (h *Host) Status(p *model.Policy) (*Status, error) {
 	devices, err := h.stale(make(map[string]bool))
 	if err != nil {
@@ -80,7 +84,14 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	status := &Status{Devices: []DeviceStatus{}}
+	status := &Status{Devices: []DeviceStatus{}, Syscalls: h.syscallState()}
+	if p != nil {
+		plan, _, err := h.planPolicy(p)
+		if err != nil {
+			return nil, err
+		}
+		status.Notes = plan.Notes
+	}
 	for _, dev := range devices {
 		ds, err := h.deviceStatus(dev, paths, missing, refused)
 		if err != nil {
@@ -137,6 +148,20 @@ func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []
 		ds.Namespaces = append(ds.Namespaces, n)
 	}
 	return ds, nil
+}
+
+// syscallState asks the kernel whether the programs run.
+func (h *Host) syscallState() SyscallState {
+	tier, err := syscalls.Open(h.Instance())
+	if err == nil {
+		defer tier.Close()
+		return SyscallState{Enforced: true, Variant: string(tier.Variant())}
+	}
+	s := SyscallState{Why: h.callSupport().Why}
+	if s.Why == "" {
+		s.Why = "the programs do not run: apply again"
+	}
+	return s
 }
 
 // refusedCalls reads the counts of the syscall tier, by identity.

@@ -142,21 +142,33 @@ func (c *cli) printPlan(plan *controller.Plan, with alongside) error {
 	if plan.Policy != nil && !plan.Calls.Support.OK() {
 		fmt.Fprintf(c.out, "%s bind(2) and connect(2) are not answered by the kernel itself, packets enforce alone: %s\n", c.yellow("note:"), plan.Calls.Support.Why)
 	}
-	for _, n := range plan.Notes {
+	c.printNotes(plan.Notes)
+	c.printRefused(with.refused, with.revoke)
+	return nil
+}
+
+func (c *cli) printNotes(notes []compiler.Note) {
+	for _, n := range notes {
 		where := ""
 		if n.Namespace != "" {
 			where = n.Namespace + ": "
 		}
 		fmt.Fprintf(c.out, "%s %s%s (%s)\n", c.yellow("note:"), where, n.Text, n.Pos)
 	}
-	c.printRefused(with.refused, with.revoke)
-	return nil
+}
+
+func notesToJSON(notes []compiler.Note) []noteJSON {
+	list := []noteJSON{}
+	for _, n := range notes {
+		list = append(list, noteJSON{n.Pos.String(), n.Namespace, n.Text})
+	}
+	return list
 }
 
 func planToJSON(plan *controller.Plan, refused []controller.RefusedSocket) planJSON {
 	calls := plan.Calls
 	j := planJSON{
-		Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: []noteJSON{},
+		Changes: plan.Changes(), Devices: []planDeviceJSON{}, Notes: notesToJSON(plan.Notes),
 		Refused:  socketsToJSON(refused),
 		Syscalls: planSyscallsJSON{calls.Support.OK(), calls.Change, string(calls.Support.Variant), calls.Support.Why},
 	}
@@ -166,9 +178,6 @@ func planToJSON(plan *controller.Plan, refused []controller.RefusedSocket) planJ
 			steps = []compiler.Step{}
 		}
 		j.Devices = append(j.Devices, planDeviceJSON{d.Name, !d.Change.Empty(), steps})
-	}
-	for _, n := range plan.Notes {
-		j.Notes = append(j.Notes, noteJSON{n.Pos.String(), n.Namespace, n.Text})
 	}
 	return j
 }

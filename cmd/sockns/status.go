@@ -21,7 +21,8 @@ func (c *cli) statusCommand() *cobra.Command {
 		Short: "What is enforced now: namespaces, members, sockets, counters",
 		Long: `Status reads the tables of this sockns in all device namespaces. A member is
 stale if its cgroup is gone or was made anew since the kernel was told of it.
-With a policy, its members that do not exist are listed too.
+With a policy, its members that do not exist are listed too, and which of its
+rules are not enforced as asked.
 
 If a controller runs, it is asked which policy it keeps in force, since when,
 what is wrong with its files, what it misses and what it had to repair.`,
@@ -49,10 +50,11 @@ what is wrong with its files, what it misses and what it had to repair.`,
 				return err
 			}
 			if c.output == "json" {
-				return c.json(statusJSON{state, status})
+				return c.json(statusJSON{state, status, notesToJSON(status.Notes)})
 			}
 			c.printController(state)
 			c.printStatus(status, rules)
+			c.printNotes(status.Notes)
 			return nil
 		},
 	}
@@ -65,6 +67,7 @@ what is wrong with its files, what it misses and what it had to repair.`,
 type statusJSON struct {
 	Controller *controller.State `json:"controller"` // null if none runs
 	*controller.Status
+	Notes []noteJSON `json:"notes,omitempty"`
 }
 
 // printController says who keeps the policy, and how that goes.
@@ -112,6 +115,11 @@ func (c *cli) printStatus(s *controller.Status, rules bool) {
 	if len(s.Devices) == 0 {
 		fmt.Fprintln(c.out, "nothing is enforced")
 		return
+	}
+	if s.Syscalls.Enforced {
+		fmt.Fprintf(c.out, "%s bind(2), connect(2) and sendto(2) are answered by the kernel itself (%s)\n", c.bold("syscall tier:"), s.Syscalls.Variant)
+	} else {
+		fmt.Fprintf(c.out, "%s %s; packets enforce alone: `sockns status -f` says which rules lose what\n", c.bold("syscall tier:"), c.yellow(s.Syscalls.Why))
 	}
 	for _, d := range s.Devices {
 		fmt.Fprintf(c.out, "%s (%s, %s unmanaged)\n", c.bold("device namespace "+d.Name),

@@ -36,6 +36,11 @@ func FuzzParse(f *testing.F) {
 		if !reflect.DeepEqual(policy, again) {
 			t.Fatal("not the same policy twice")
 		}
+		inPieces(1, func() {
+			if pieces, other := Parse(files); !reflect.DeepEqual(policy, pieces) || !reflect.DeepEqual(diagnostics, other) {
+				t.Fatalf("not the same in pieces: %v, %v", diagnostics, other)
+			}
+		})
 		lines := strings.Count(string(data), "\n") + 1
 		for i, d := range diagnostics {
 			if d.Pos.File != "policy.yaml" || d.Pos.Line < 1 || d.Pos.Line > lines+1 || d.Pos.Column < 1 || d.Message == "" {

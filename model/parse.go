@@ -47,6 +47,7 @@ type reader struct {
 	once       map[string]Position // keys that may be given once in all files
 	deviceRefs []deviceRef
 	explained  map[*yaml.Node]bool // unknown keys that a better message speaks of
+	inPieces   func() *yaml.Node   // the socket namespaces of the file, if it is read in pieces
 }
 
 func newReader(files []File) *reader {
@@ -74,7 +75,7 @@ func (r *reader) HasErrors() bool { return r.list.HasErrors() }
 
 func (r *reader) file(f File) {
 	start := Position{f.Name, 1, 1}
-	if !r.open(f) {
+	if !r.open(f) || r.pieces(f) {
 		return
 	}
 	d := yaml.NewDecoder(bytes.NewReader(f.Data))
@@ -173,7 +174,7 @@ func (r *reader) mapping(n *yaml.Node, what string, visit func(k, v *yaml.Node))
 		r.errorf(r.at(n), "%s is %s; it has to be a mapping (key: value)", what, kind(n))
 		return
 	}
-	seen := make(map[string]*yaml.Node, len(n.Content)/2)
+	seen := seenKeys(n)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := r.node(n.Content[i]), n.Content[i+1]
 		if k == nil {
@@ -183,28 +184,54 @@ func (r *reader) mapping(n *yaml.Node, what string, visit func(k, v *yaml.Node))
 			r.errorf(r.at(k), "%s is a key of %s; a key is a word", kind(k), what)
 			continue
 		}
-		if first := seen[k.Value]; first != nil {
+		if first := seen(k); first != nil {
 			r.errorf(r.at(k), "key %q is there twice in %s, first at line %d: keep one", k.Value, what, first.Line)
 			continue
 		}
-		seen[k.Value] = k
 		visit(k, v)
+	}
+}
+
+// seenKeys returns a function that returns the key of a mapping that said the
+// same before, if there is one.
+func seenKeys(n *yaml.Node) func(k *yaml.Node) *yaml.Node {
+	const few = 16
+	if len(n.Content) > 2*few {
+		seen := make(map[string]*yaml.Node, len(n.Content)/2)
+		return func(k *yaml.Node) *yaml.Node {
+			first := seen[k.Value]
+			if first == nil {
+				seen[k.Value] = k
+			}
+			return first
+		}
+	}
+	var room [few]*yaml.Node
+	seen := room[:0]
+	return func(k *yaml.Node) *yaml.Node {
+		for _, s := range seen {
+			if s.Value == k.Value {
+				return s
+			}
+		}
+		seen = append(seen, k)
+		return nil
 	}
 }
 
 // fields visits the entries of a mapping whose keys the language knows.
 func (r *reader) fields(n *yaml.Node, what string, keys []key, visit func(name string, k, v *yaml.Node)) {
-	allowed := keyNames(keys)
 	r.mapping(n, what, func(k, v *yaml.Node) {
-		for _, a := range allowed {
-			if a == k.Value {
-				visit(a, k, v)
+		for i := range keys {
+			if keys[i].name == k.Value {
+				visit(keys[i].name, k, v)
 				return
 			}
 		}
 		if r.explained[k] {
 			return
 		}
+		allowed := keyNames(keys)
 		r.errorf(r.at(k), "unknown key %q in %s%s (allowed: %s)", k.Value, what, suggest(k.Value, allowed), oneOf(allowed))
 	})
 }
@@ -271,7 +298,13 @@ func (r *reader) document(n *yaml.Node) {
 		case "groups":
 			r.mapping(v, name, r.group)
 		case "socketNamespaces":
-			r.mapping(v, name, r.namespace)
+			if r.inPieces == nil {
+				r.mapping(v, name, r.namespace)
+				return
+			}
+			for n := r.inPieces(); n != nil && !r.HasErrors(); n = r.inPieces() {
+				r.mapping(n, name, r.namespace)
+			}
 		case "udpTimeout":
 			if r.single(name, k) {
 				r.udpTimeout(v)
@@ -299,7 +332,19 @@ func (r *reader) single(name string, k *yaml.Node) bool {
 	return true
 }
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+// namePattern is the form of a name, for the schema.
+const namePattern = `^[a-z][a-z0-9-]*$`
+
+// isName reports whether a word has the form of a name.
+func isName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (i == 0 || (c < '0' || c > '9') && c != '-') {
+			return false
+		}
+	}
+	return s != ""
+}
 
 const maxNameLength = 63
 
@@ -315,7 +360,7 @@ func (r *reader) checkName(k *yaml.Node, what string, names map[string]Position)
 			return false
 		}
 	}
-	if !namePattern.MatchString(name) || len(name) > maxNameLength {
+	if !isName(name) || len(name) > maxNameLength {
 		r.errorf(pos, "%q can't be the name of a %s: a name has a-z, 0-9 and -, begins with a letter and has at most %d characters", name, what, maxNameLength)
 		return false
 	}

@@ -12,8 +12,9 @@ import (
 )
 
 func (r *reader) rules(h Hook, v *yaml.Node) []Rule {
-	var list []Rule
-	for _, n := range r.items(v, h.String(), false) {
+	items := r.items(v, h.String(), false)
+	list := slices.Grow([]Rule(nil), len(items))
+	for _, n := range items {
 		list = append(list, r.rule(h, len(list)+1, n))
 	}
 	return list
@@ -21,10 +22,7 @@ func (r *reader) rules(h Hook, v *yaml.Node) []Rule {
 
 func (r *reader) rule(h Hook, index int, n *yaml.Node) Rule {
 	rule := Rule{Hook: h, Index: index, Action: Allow, Pos: r.at(n)}
-	what := fmt.Sprintf("a %s rule", h)
-	if h == Accept {
-		what = "an accept rule"
-	}
+	what := [...]string{"a bind rule", "a connect rule", "an accept rule"}[h]
 	r.wrongDirection(h, n)
 	var errnoAt, portsAt, auditAt *yaml.Node
 	r.fields(n, what, hookKeys[h], func(name string, k, v *yaml.Node) {
@@ -90,7 +88,6 @@ func (r *reader) wrongDirection(h Hook, n *yaml.Node) {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		r.explained[k] = true
 		switch {
 		case k.Value == "from" && h == Connect:
 			r.errorf(r.at(k), `a connect rule names its peers with "to", not "from"`)
@@ -99,28 +96,35 @@ func (r *reader) wrongDirection(h Hook, n *yaml.Node) {
 		case (k.Value == "to" || k.Value == "from") && h == Bind:
 			r.errorf(r.at(k), "a bind rule has no peers: name local addresses with local, and peers in connect and accept rules")
 		default:
-			delete(r.explained, k)
+			continue
 		}
+		r.explained[k] = true
 	}
 }
 
-func (r *reader) errno(h Hook, v *yaml.Node) Errno {
-	var allowed []string
-	for _, e := range HookErrors[h] {
-		allowed = append(allowed, string(e))
+// The words of the errors of each hook, and of the protocols.
+var hookErrorNames, protocolWords = func() (names [len(Hooks)][]string, protocols []string) {
+	for h, errors := range HookErrors {
+		for _, e := range errors {
+			names[h] = append(names[h], string(e))
+		}
 	}
-	s, _ := r.word(v, "error of "+h.String(), allowed...)
+	for _, p := range Protocols {
+		protocols = append(protocols, string(p))
+	}
+	return names, protocols
+}()
+
+func (r *reader) errno(h Hook, v *yaml.Node) Errno {
+	s, _ := r.word(v, "error of "+h.String(), hookErrorNames[h]...)
 	return Errno(s)
 }
 
 func (r *reader) protocols(v *yaml.Node) []Protocol {
-	var allowed []string
-	for _, p := range Protocols {
-		allowed = append(allowed, string(p))
-	}
-	var list []Protocol
-	for _, n := range r.items(v, "protocol", true) {
-		s, ok := r.word(n, "protocol", allowed...)
+	items := r.items(v, "protocol", true)
+	list := slices.Grow([]Protocol(nil), len(items))
+	for _, n := range items {
+		s, ok := r.word(n, "protocol", protocolWords...)
 		if !ok {
 			continue
 		}
@@ -134,8 +138,9 @@ func (r *reader) protocols(v *yaml.Node) []Protocol {
 }
 
 func (r *reader) ports(v *yaml.Node) []PortRange {
-	var list []PortRange
-	for _, n := range r.items(v, "ports", true) {
+	items := r.items(v, "ports", true)
+	list := slices.Grow([]PortRange(nil), len(items))
+	for _, n := range items {
 		s, ok := r.text(n, "a port")
 		if !ok {
 			continue
@@ -167,8 +172,9 @@ func parsePort(s string) (uint16, error) {
 
 // peers reads one or a list of peers. Names are resolved when all files were read.
 func (r *reader) peers(v *yaml.Node, key string) []Peer {
-	var list []Peer
-	for _, n := range r.items(v, key, true) {
+	items := r.items(v, key, true)
+	list := slices.Grow([]Peer(nil), len(items))
+	for _, n := range items {
 		s, ok := r.text(n, key)
 		if !ok {
 			continue
@@ -181,9 +187,9 @@ func (r *reader) peers(v *yaml.Node, key string) []Peer {
 			p.Kind = PeerSelf
 		case s == "unmanaged":
 			p.Kind = PeerUnmanaged
-		case namePattern.MatchString(s):
+		case isName(s):
 			p.Kind, p.Name = PeerNamespace, s // or PeerGroup; see check
-		case strings.Contains(s, "/") && namePattern.MatchString(s[:strings.IndexByte(s, '/')]):
+		case strings.Contains(s, "/") && isName(s[:strings.IndexByte(s, '/')]):
 			r.errorf(p.Pos, "%q names one instance of a template: a template's name (%s) means all of them, self the same one", s, s[:strings.IndexByte(s, '/')])
 			continue
 		default:

@@ -81,7 +81,7 @@ func (r *questionReader) end(w word) (End, error) {
 	if addr, err := parseAddress(w.text); err == nil {
 		return End{Address: netip.AddrPortFrom(addr, 0)}, nil
 	}
-	if !namePattern.MatchString(name) {
+	if !isName(name) {
 		return End{}, w.failed("%q is neither a socket namespace nor an address", w.text)
 	}
 	return End{}, w.failed("socket namespace %q is not declared%s", name, suggest(name, r.names()))

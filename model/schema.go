@@ -40,7 +40,7 @@ func listOf(item object) object { return object{"type": "array", "items": item} 
 func named(value object) object {
 	return object{
 		"type":                 "object",
-		"propertyNames":        object{"pattern": namePattern.String(), "maxLength": maxNameLength, "not": object{"enum": reserved}},
+		"propertyNames":        object{"pattern": namePattern, "maxLength": maxNameLength, "not": object{"enum": reserved}},
 		"additionalProperties": value,
 	}
 }

@@ -73,7 +73,7 @@ func oneOf(allowed []string) string { return strings.Join(allowed, ", ") }
 func suggest(word string, allowed []string) string {
 	best, distance := "", len(word)/3+2
 	for _, a := range allowed {
-		if d := editDistance(word, a); d < distance {
+		if d := editDistance(strings.ToLower(word), strings.ToLower(a)); d < distance {
 			best, distance = a, d
 		}
 	}

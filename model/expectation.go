@@ -41,11 +41,12 @@ func (p *Policy) ParseTests(files []File) ([]Expectation, Diagnostics) {
 			continue
 		}
 		var doc yaml.Node
-		switch err := yaml.NewDecoder(bytes.NewReader(f.Data)).Decode(&doc); {
+		d := yaml.NewDecoder(bytes.NewReader(f.Data))
+		switch err := d.Decode(&doc); {
 		case errors.Is(err, io.EOF):
 			r.errorf(Position{f.Name, 1, 1}, "the file is empty: write expectations, one a line, as web connect db tcp/5432: allow")
 		case err != nil:
-			r.syntax(err)
+			r.syntax(f, d, err)
 		case len(doc.Content) == 1 && doc.Content[0].Kind == yaml.MappingNode:
 			list = append(list, r.expectations(doc.Content[0])...)
 		case len(doc.Content) == 1:

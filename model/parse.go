@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -79,24 +78,26 @@ func (r *reader) file(f File) {
 		return
 	}
 	d := yaml.NewDecoder(bytes.NewReader(f.Data))
+	written := 0 // documents that hold something
 	for n := 0; ; n++ {
 		var doc yaml.Node
 		err := d.Decode(&doc)
 		if errors.Is(err, io.EOF) {
-			if n == 0 {
+			if written == 0 {
 				r.errorf(start, "the file is empty: a policy begins with apiVersion: %s", APIVersion)
 			}
 			return
 		}
 		if err != nil {
-			r.syntax(err)
+			r.syntax(f, d, err)
 			return
 		}
 		if n == maxDocuments {
 			r.errorf(r.at(&doc), "more than %d documents in one file: split it", maxDocuments)
 			return
 		}
-		if len(doc.Content) == 1 {
+		if len(doc.Content) == 1 && !isNull(doc.Content[0]) {
+			written++
 			r.document(doc.Content[0])
 		}
 	}
@@ -111,20 +112,7 @@ func (r *reader) open(f File) bool {
 		r.errorf(Position{f.Name, 1, 1}, "the file has %d bytes; a policy file has at most %d: split it", len(f.Data), maxFileSize)
 		return false
 	}
-	return true
-}
-
-var yamlLine = regexp.MustCompile(`line (\d+): `)
-
-// syntax reports an error of the YAML parser, which knows the line only.
-func (r *reader) syntax(err error) {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	pos := Position{r.name, 1, 1}
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		pos.Line, _ = strconv.Atoi(m[1])
-		text = strings.Replace(text, m[0], "", 1)
-	}
-	r.errorf(pos, "not YAML: %s", text)
+	return r.readable(f)
 }
 
 func (r *reader) at(n *yaml.Node) Position { return Position{r.name, max(n.Line, 1), max(n.Column, 1)} }
@@ -185,7 +173,7 @@ func (r *reader) mapping(n *yaml.Node, what string, visit func(k, v *yaml.Node))
 			continue
 		}
 		if first := seen(k); first != nil {
-			r.errorf(r.at(k), "key %q is there twice in %s, first at line %d: keep one", k.Value, what, first.Line)
+			r.errorf(r.at(k), "key %q is there twice in %s, first at %s: keep one", k.Value, what, r.at(first))
 			continue
 		}
 		visit(k, v)
@@ -229,6 +217,10 @@ func (r *reader) fields(n *yaml.Node, what string, keys []key, visit func(name s
 			}
 		}
 		if r.explained[k] {
+			return
+		}
+		if k.Value == "<<" {
+			r.errorf(r.at(k), "merge key <<: the language has none; an alias (*name) stands for a whole value, write out the rest")
 			return
 		}
 		allowed := keyNames(keys)

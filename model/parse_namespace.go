@@ -3,6 +3,7 @@ package model
 import (
 	"path"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 )
@@ -96,7 +97,9 @@ func (r *reader) checkCgroup(n *yaml.Node, s string) bool {
 		r.errorf(r.at(n), "the root cgroup can't be a member: it holds every socket of the machine, the kernel's and your own session's; name a slice")
 	case strings.Contains(s, "*"):
 		r.errorf(r.at(n), "cgroup %q has a wildcard: a member is one cgroup; for one namespace for each match write each: %s instead of members", s, s)
-	case path.Clean(s) != s || strings.Contains(s, "\x00"):
+	case strings.ContainsFunc(s, unicode.IsControl):
+		r.errorf(r.at(n), "cgroup is %q; a path has no control characters: remove them", s)
+	case path.Clean(s) != s:
 		r.errorf(r.at(n), "cgroup is %q; write it without //, /./, /../ and a slash at the end: %s", s, path.Clean(s))
 	default:
 		return true
@@ -110,6 +113,10 @@ var unitSuffixes = []string{".service", ".slice", ".scope", ".socket", ".mount",
 func (r *reader) checkUnit(n *yaml.Node, s string) bool {
 	if strings.Contains(s, "/") {
 		r.errorf(r.at(n), "unit is %q; a unit is a name without a path: for a path write cgroup", s)
+		return false
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		r.errorf(r.at(n), "unit is %q; a name has no control characters: remove them", s)
 		return false
 	}
 	for _, suffix := range unitSuffixes {

@@ -156,6 +156,8 @@ func (r *reader) ports(v *yaml.Node) []PortRange {
 			r.errorf(r.at(n), "port %q; it has to be a number from 1 to 65535 or a range as 8000-8080", s)
 		case a == 0 || b == 0:
 			r.errorf(r.at(n), "port 0 is the kernel's choice and needs no rule; ports are 1 to 65535")
+		case leadingZero(first) || leadingZero(last):
+			r.errorf(r.at(n), "port %q begins with 0, which some read as octal: write it without", s)
 		case a > b:
 			r.errorf(r.at(n), "port range %q ends before it begins: write %d-%d", s, b, a)
 		default:
@@ -169,6 +171,8 @@ func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
 	return uint16(n), err
 }
+
+func leadingZero(s string) bool { return strings.HasPrefix(strings.TrimSpace(s), "0") }
 
 // peers reads one or a list of peers. Names are resolved when all files were read.
 func (r *reader) peers(v *yaml.Node, key string) []Peer {

@@ -14,7 +14,7 @@ tools: # what the quickstart runs; root can install it
 
 .PHONY: testtools
 testtools: tools # and what the tests run
-	@./e2e/tools.sh nginx:nginx python3:python3 dnsmasq:dnsmasq-base curl:curl dig:bind9-dnsutils setpriv:util-linux chromium:chromium
+	@./e2e/tools.sh nginx:nginx python3:python3 dnsmasq:dnsmasq-base curl:curl dig:bind9-dnsutils psql:postgresql setpriv:util-linux chromium:chromium
 
 .PHONY: quickstart
 quickstart: tools build ## see it work, in a throw-away network namespace (root)

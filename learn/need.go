@@ -65,11 +65,15 @@ func needOf(p *model.Policy, n *model.SocketNamespace, f Flow, o Options) need {
 			w.note = strings.TrimPrefix(w.note+"; of "+w.peer+", "+instance+" was seen: its name means all", "; ")
 		}
 		if f.Peer == "" && !f.Unmanaged && (w.address.IsLoopback() || w.address == f.Local.Addr().Unmap()) {
-			w.note = strings.TrimPrefix(w.note+"; whose it was is not known: "+w.peer+" is everybody on this machine", "; ")
+			w.note = strings.TrimPrefix(w.note+"; "+ofThisMachine, "; ")
 		}
 	}
 	return w
 }
+
+// ofThisMachine is about the other end of a packet, where it is near and the
+// kernel did not tell its namespace.
+const ofThisMachine = "not known whose: an address of this machine means everybody on it"
 
 // peerOf names the other end as the language recognises it: by its socket
 // namespace where that decides, by address where it does not.

@@ -38,6 +38,14 @@ func (s seen) and(t seen) seen {
 	return s
 }
 
+// say adds to the note.
+func (w *need) say(words string) {
+	if w.note != "" {
+		words = w.note + "; " + words
+	}
+	w.note = words
+}
+
 func needOf(p *model.Policy, n *model.SocketNamespace, f Flow, o Options) need {
 	w := need{hook: f.Hook, protocol: f.Protocol, seen: seen{max(f.Count, 1), f.First, f.Last}}
 	port := f.Local.Port()
@@ -48,24 +56,28 @@ func needOf(p *model.Policy, n *model.SocketNamespace, f Flow, o Options) need {
 		w.ports = model.PortRange{First: port, Last: port}
 	}
 	if o.EphemeralPorts.Contains(port) && port != 0 {
-		w.note = "the kernel picks ports like this one: another is likely next time"
+		w.say("the kernel picks ports like this one: another is likely next time")
 		if o.WholeEphemeral {
 			w.ports, w.note = o.EphemeralPorts, "all ports that the kernel picks from"
 		}
 	}
 	if f.Hook == model.Bind && port == 0 {
-		w.note = "for a port that the kernel picks, a rule has to allow all"
+		w.say("for a port that the kernel picks, a rule has to allow all")
 	}
 	if a := f.Local.Addr(); a.IsValid() && !a.IsUnspecified() && !n.Owns(a) {
 		w.local = a.Unmap().WithZone("").String()
 	}
 	if f.Hook != model.Bind {
 		w.peer, w.address = peerOf(p, n, f)
-		if _, instance, ok := strings.Cut(f.Peer, "/"); ok && !w.address.IsValid() {
-			w.note = strings.TrimPrefix(w.note+"; of "+w.peer+", "+instance+" was seen: its name means all", "; ")
+		if m := p.Namespace(w.peer); m != nil && m.Each != "" && !w.address.IsValid() {
+			instance := "one" // packets in audit do not tell which
+			if _, name, ok := strings.Cut(f.Peer, "/"); ok {
+				instance = name
+			}
+			w.say("of " + w.peer + ", " + instance + " was seen: its name means all")
 		}
 		if f.Peer == "" && !f.Unmanaged && (w.address.IsLoopback() || w.address == f.Local.Addr().Unmap()) {
-			w.note = strings.TrimPrefix(w.note+"; "+ofThisMachine, "; ")
+			w.say(ofThisMachine)
 		}
 	}
 	return w
@@ -135,7 +147,7 @@ func prefixes(needs []need) []need {
 			}
 		}
 		w.peer, w.address = p.String(), netip.Addr{}
-		w.note = strings.TrimPrefix(w.note+"; "+counted(len(addresses), "address", "addresses")+" of "+p.String()+" seen", "; ")
+		w.say(counted(len(addresses), "address", "addresses") + " of " + p.String() + " seen")
 	}
 	return needs
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -215,7 +216,7 @@ func (w *tierWorld) detach(path string) {
 
 // kill ends the controller as the kernel does when memory is short.
 func (w *tierWorld) kill() {
-	_ = w.controller.Process.Kill()
+	_ = syscall.Kill(-w.controller.Process.Pid, syscall.SIGKILL)
 	_ = w.controller.Wait()
 }
 
@@ -223,7 +224,7 @@ func (w *tierWorld) kill() {
 // mounts bpffs and pins them again within a second. The controller is the init
 // of a pid and mount namespace, where bpffs is its own.
 func TestBpffsUnmounted(t *testing.T) {
-	w := newTierWorld(t, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", `mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh")
+	w := newTierWorld(t, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", `while umount /sys/fs/bpf 2>/dev/null; do :; done; mount -t bpf bpf /sys/fs/bpf && exec "$@"`, "sh")
 	init := strings.TrimSpace(w.must("pgrep", "-P", fmt.Sprint(w.controller.Process.Pid)))
 	pins := "/proc/" + init + "/root" + w.pins()
 	if !w.exists(pins) {

@@ -41,6 +41,7 @@ type generator struct {
 	*rapid.T
 	Options
 	names []string // of groups and namespaces
+	said  []string // by namespaces, until now
 }
 
 func (g *generator) policy(o Options) string {
@@ -78,11 +79,11 @@ func (g *generator) policy(o Options) string {
 			members = append(members, fmt.Sprintf("{cgroup: %s}", cgroups[last]))
 		}
 		fmt.Fprintf(&b, "    members: [%s]\n", strings.Join(members, ", "))
-		g.namespace(&b, g.device(&b, devices))
+		g.likeAnother(&b, g.device(&b, devices))
 	}
 	if o.Pattern != "" && g.chance(2) {
 		fmt.Fprintf(&b, "  user:\n    each: %s\n", o.Pattern)
-		g.namespace(&b, g.device(&b, devices))
+		g.likeAnother(&b, g.device(&b, devices))
 	} else if o.Pattern != "" {
 		// Rules may name it.
 		b.WriteString("  user:\n    members: [{unit: user-absent.service}]\n")
@@ -96,6 +97,18 @@ func (g *generator) device(b *strings.Builder, devices []string) string {
 		fmt.Fprintf(b, "    deviceNamespace: %s\n", device)
 	}
 	return device
+}
+
+// likeAnother draws what a namespace says, and now and then the same as another.
+func (g *generator) likeAnother(b *strings.Builder, device string) {
+	if len(g.said) == 0 || !g.chance(5) {
+		var text strings.Builder
+		g.namespace(&text, device)
+		g.said = append(g.said, text.String())
+		b.WriteString(text.String())
+		return
+	}
+	b.WriteString(g.said[g.pick(len(g.said))])
 }
 
 func (g *generator) namespace(b *strings.Builder, device string) {

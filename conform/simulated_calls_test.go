@@ -16,7 +16,17 @@ func TestCallsDoWhatThePolicySays(t *testing.T) {
 	rapid.Check(t, simulateCalls)
 }
 
-func FuzzCalls(f *testing.F) { f.Fuzz(rapid.MakeFuzz(simulateCalls)) }
+func FuzzCalls(f *testing.F) { fuzz(f, simulateCalls) }
+
+// fuzz begins with inputs that are long enough to draw policies from.
+func fuzz(f *testing.F, check func(*rapid.T)) {
+	for i := range 8 {
+		b := make([]byte, 1<<16)
+		_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(b)
+		f.Add(b)
+	}
+	f.Fuzz(rapid.MakeFuzz(check))
+}
 
 func simulateCalls(t *rapid.T) {
 	w := NewWorld(rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "world")), 0)))

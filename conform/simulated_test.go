@@ -31,7 +31,7 @@ func TestPassesChangeNoDecision(t *testing.T) {
 }
 
 func FuzzPackets(f *testing.F) {
-	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) { simulatePackets(t, compiler.AllPasses) }))
+	fuzz(f, func(t *rapid.T) { simulatePackets(t, compiler.AllPasses) })
 }
 
 func simulatePackets(t *rapid.T, passes compiler.Passes) {

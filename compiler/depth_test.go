@@ -17,10 +17,10 @@ import (
 func TestDepth(t *testing.T) {
 	const jumpStackSize = 16
 	gen := modeltest.YAML(modeltest.Options{Cgroups: []string{"/a", "/a/b", "/c", "/d"}, Pattern: "/user.slice/user-*.slice"})
-	rapid.Check(t, func(t *rapid.T) {
-		p, diagnostics := model.Parse([]model.File{{Name: "policy.yaml", Data: []byte(gen.Draw(t, "policy"))}})
+	check := func(t interface{ Fatalf(string, ...any) }, text string) {
+		p, diagnostics := model.Parse([]model.File{{Name: "policy.yaml", Data: []byte(text)}})
 		if diagnostics.HasErrors() {
-			t.Fatal(diagnostics)
+			t.Fatalf("%v", diagnostics)
 		}
 		f := Facts{Devices: map[string]DeviceFacts{model.HostDevice: {}}}
 		for i, n := range p.SocketNamespaces {
@@ -35,8 +35,39 @@ func TestDepth(t *testing.T) {
 				t.Fatalf("%d verdicts deep: %v", len(way)-1, way)
 			}
 		}
-	})
+	}
+	t.Run("found", func(t *testing.T) { check(t, deepPolicy) })
+	rapid.Check(t, func(t *rapid.T) { check(t, gen.Draw(t, "policy")) })
 }
+
+// deepPolicy led from the accept list of ns2 by the connect list of ns1 to what
+// ns2 says of itself: 16 verdicts, which the kernel does not take.
+const deepPolicy = `apiVersion: sockns/v1
+groups: {corp: [10.0.0.0, 10.0.0.0]}
+socketNamespaces:
+  ns1:
+    members: [{cgroup: /a/b}]
+    accept:
+      - {ports: 1, from: [any, corp]}
+  ns2:
+    members: [{cgroup: /c}]
+    addresses: [10.0.0.0, 10.0.0.2, '2001:db8::']
+    bind:
+      - {}
+      - {}
+      - {ports: 1, local: 10.0.0.0}
+      - {ports: [3, 1]}
+    connect:
+      - {ports: [3, 1], to: 10.0.0.0}
+      - {action: deny, protocol: [tcp], to: [any, corp]}
+      - {action: deny, error: ECONNREFUSED, protocol: [tcp], to: [any, corp]}
+    accept:
+      - {local: corp, from: any}
+      - {local: 10.0.0.0, from: any}
+      - {ports: 1, protocol: [tcp], from: [corp, 10.0.1.0]}
+      - {protocol: [tcp]}
+    default: {bind: deny}
+`
 
 // deepest returns the longest way through a table's chains from a base chain.
 func deepest(table *nft.Table) []string {

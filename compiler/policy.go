@@ -92,6 +92,9 @@ func (l *lowering) local() *emitter {
 	e := newEmitter(partLocal)
 	e.returning = true
 	free := l.selfFree()
+	if free != (transports{}) {
+		e.depth++ // to chainSame, and by the lists of any namespace
+	}
 	l.eachTransport(e, model.Connect, func() {
 		l.first(questions{answers: true, same: free})
 		l.bind(e, source, viewLocal, EndFrom)
@@ -128,6 +131,7 @@ func (l *lowering) self() *emitter {
 		return nil
 	}
 	e := newEmitter(partSelf)
+	e.flat = true // the longest way of all ends here
 	if t, some := free.term(anyTransport); some {
 		e.rule("", append(t, accept)...)
 	}
@@ -140,7 +144,6 @@ func (l *lowering) self() *emitter {
 	l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
 	e.cur = accepting
 	l.bind(e, destination, viewSelf, EndFrom)
-	e.flat = true // the longest way of all ends here
 	l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass))
 	return e
 }

@@ -54,7 +54,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 				return err
 			}
 			defer host.Close()
-			if err := c.settle(host); err != nil {
+			if err := uninterrupted(func() error { return c.settle(host) }); err != nil {
 				return err
 			}
 			plan, err := c.planFor(host, files, args)
@@ -79,7 +79,7 @@ follows in time: also if this command, the terminal or the connection dies.`,
 				if err := c.confirm(approve, question); err != nil {
 					return err
 				}
-				if err := c.carryOut(host, plan, confirm); err != nil {
+				if err := uninterrupted(func() error { return c.carryOut(host, plan, confirm) }); err != nil {
 					return err
 				}
 			}

@@ -50,7 +50,7 @@ func (c *cli) rollbackCommand() *cobra.Command {
 				return err
 			}
 			defer host.Close()
-			return c.settle(host)
+			return uninterrupted(func() error { return c.settle(host) })
 		},
 	}
 }
@@ -67,7 +67,9 @@ func (c *cli) guardCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return controller.Guard(cmd.Context(), controller.RuntimeDir(), log)
+			ctx, stop := untilInterrupted(cmd.Context())
+			defer stop()
+			return controller.Guard(ctx, controller.RuntimeDir(), log)
 		},
 	}
 }

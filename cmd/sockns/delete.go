@@ -41,7 +41,7 @@ back.`,
 			if err := c.confirm(approve, "Remove this? Everything that it refused will be possible again."); err != nil {
 				return err
 			}
-			if err := host.Apply(plan); err != nil {
+			if err := uninterrupted(func() error { return host.Apply(plan) }); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.err, "removed")

@@ -29,7 +29,9 @@ With -o json each event is a line of JSON. docs/operations.md lists the kinds.`,
 			for _, k := range kinds {
 				wanted = append(wanted, events.Kind(k))
 			}
-			err := api.NewClient(controller.RuntimeDir()).Events(cmd.Context(), wanted, c.printEvent)
+			ctx, stop := untilInterrupted(cmd.Context())
+			defer stop()
+			err := api.NewClient(controller.RuntimeDir()).Events(ctx, wanted, c.printEvent)
 			switch {
 			case errors.Is(err, context.Canceled):
 				return nil // the operator has seen enough

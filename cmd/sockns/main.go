@@ -9,15 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
-	"syscall"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(run(os.Args[1:]))
 }
 
 // errorStatusKey is the annotation of a command whose status is 2 on an error,
@@ -25,11 +20,11 @@ func main() {
 const errorStatusKey = "errorStatus"
 
 // run executes one command line and returns its exit status.
-func run(ctx context.Context, args []string) int {
+func run(args []string) int {
 	c := newCLI(os.Stdin, os.Stdout, os.Stderr)
 	root := c.command()
 	root.SetArgs(args)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := root.ExecuteContextC(context.Background())
 	var status exitStatus
 	switch {
 	case err == nil:

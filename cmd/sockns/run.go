@@ -40,7 +40,9 @@ in force at once.`,
 			if err != nil {
 				return err
 			}
-			return service.Run(cmd.Context(), service.Options{
+			ctx, stop := untilInterrupted(cmd.Context())
+			defer stop()
+			return service.Run(ctx, service.Options{
 				Paths: files, Resync: resync, Confirm: confirm, Guard: c.startGuard,
 				Log: log, Version: version(), MetricsListen: metricsListen,
 			})

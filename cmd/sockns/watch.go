@@ -50,7 +50,9 @@ told in JSON alone, as "behind".`,
 			if c.output == "text" {
 				fmt.Fprintln(c.out, c.bold(watchHeader))
 			}
-			err := api.NewClient(controller.RuntimeDir()).Events(cmd.Context(), []events.Kind{events.Decision, events.Lost}, func(e events.Event) error {
+			ctx, stop := untilInterrupted(cmd.Context())
+			defer stop()
+			err := api.NewClient(controller.RuntimeDir()).Events(ctx, []events.Kind{events.Decision, events.Lost}, func(e events.Event) error {
 				switch {
 				case !wanted(e):
 					return nil

@@ -7,13 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
-	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/device"
 	"github.com/sockns/sockns/learn"
 	"github.com/sockns/sockns/model"
@@ -82,21 +80,29 @@ func (c *cli) learn(ctx context.Context, namespace string, f *learnFlags) error 
 	if n == nil || n.Name != namespace {
 		return fmt.Errorf("the policy has no socket namespace %s: declare it with its members and mode: audit", namespace)
 	}
+	if _, err := (&learn.Learned{Namespace: namespace}).Patch(loaded.Files, f.enforce); err != nil && c.output != "json" {
+		return err // before anything was learned
+	}
 	collection := &learn.Collection{Namespace: namespace}
-	var stale error // the policy can't be written, as it is broken by now
 	switch {
 	case f.from != "":
 		err = c.decisions(f.from, collection)
 	case f.before:
 		err = c.remembered(ctx, namespace, collection)
 	default:
-		if err = c.listen(ctx, n, f.limit, collection); err == nil {
-			loaded, stale = reloaded(loaded, f.files, namespace)
-		}
+		err = c.listen(ctx, n, f.limit, collection)
 	}
 	if err != nil {
 		return err
 	}
+	if f.write {
+		unlock, err := lockDirectory(filepath.Dir(n.Pos.File))
+		if err != nil {
+			return fmt.Errorf("--write: %w", err)
+		}
+		defer unlock()
+	}
+	loaded, stale := reloaded(loaded, f.files, namespace)
 	learned, err := learn.Rules(loaded.Policy, namespace, collection.Flows(), learn.Options{
 		Prefixes: f.prefixes, EphemeralPorts: ephemeralPorts(loaded.Policy.Device(n.Device)), WholeEphemeral: f.ephemeral,
 	})
@@ -120,27 +126,6 @@ func (c *cli) learn(ctx context.Context, namespace string, f *learnFlags) error 
 		_, err = c.out.Write(patched.Data)
 	}
 	return errors.Join(stale, err)
-}
-
-// reloaded returns the policy as it is now: somebody may have changed it in
-// the meantime. If it is broken now, what was learned is not lost: it returns
-// the one of before, and the error.
-func reloaded(before *controller.Loaded, files []string, namespace string) (*controller.Loaded, error) {
-	if slices.Contains(files, "-") {
-		return before, nil
-	}
-	now, err := controller.Load(files)
-	switch {
-	case err != nil:
-	case now.Policy == nil:
-		first := slices.IndexFunc(now.Diagnostics, func(d model.Diagnostic) bool { return d.Severity == model.Error })
-		err = errors.New(now.Diagnostics[first].String())
-	case now.Policy.Namespace(namespace) == nil:
-		err = fmt.Errorf("it has no socket namespace %s", namespace)
-	default:
-		return now, nil
-	}
-	return before, fmt.Errorf("the policy was changed meanwhile and can't take what was learned, so this is the one of before with it: %w", err)
 }
 
 // decisions fills a collection from a file.
@@ -225,37 +210,4 @@ func (c *cli) printLeft(collection *learn.Collection, l *learn.Learned) {
 			"not told one by one: %s; there may be traffic that these rules still refuse: learn again with them", count(int(collection.Untold), "decision"))))
 	}
 	fmt.Fprintf(c.err, "%s learned, %s allowed already\n", count(len(l.Rules), "rule"), count(l.Allowed, "flow"))
-}
-
-func original(files []model.File, name string) []byte {
-	for _, f := range files {
-		if f.Name == name {
-			return f.Data
-		}
-	}
-	return nil
-}
-
-// replaceFile writes a policy file so that a reader sees the old one or the new.
-func replaceFile(f model.File) error {
-	info, err := os.Stat(f.Name)
-	if err != nil {
-		return fmt.Errorf("--write: %w", err)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(f.Name), "."+filepath.Base(f.Name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(f.Data)
-	if err == nil {
-		err = tmp.Chmod(info.Mode())
-	}
-	if closeErr := tmp.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), f.Name)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
@@ -228,5 +229,43 @@ func TestLearnFromNobody(t *testing.T) {
 	tell(t, dir, 5432)
 	if _, err := learnLive(t.Context(), &said{}, "db", "-f", policy); err == nil || !strings.Contains(err.Error(), "the policy in force has no socket namespace db: have its files declare it") {
 		t.Error(err)
+	}
+}
+
+// TestLearnTogether: several that end at once lose nothing of each other.
+func TestLearnTogether(t *testing.T) {
+	dir, policy := liveWorld(t)
+	tell(t, dir, 5432)
+	if err := os.Chmod(policy, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	link := dir + "/link.yaml"
+	if err := os.Symlink(policy, link); err != nil {
+		t.Fatal(err)
+	}
+	seen := dir + "/seen.json"
+	var lines strings.Builder
+	for _, name := range []string{"web", "db"} {
+		fmt.Fprintf(&lines, `{"kind":"decision","socketNamespace":%q,"decided":{"hook":"connect","protocol":"tcp","source":"10.0.0.1:1","destination":"10.0.0.2:80","count":1}}`+"\n", name)
+	}
+	if err := os.WriteFile(seen, []byte(lines.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, name := range []string{"web", "db"} {
+		all.Go(func() {
+			if _, err := learnLive(t.Context(), &said{}, name, "-f", link, "--from", seen, "--write"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	text, err := os.ReadFile(policy)
+	if n := strings.Count(string(text), "to: 10.0.0.2"); err != nil || n != 2 {
+		t.Errorf("%d of 2 rules, %v:\n%s", n, err, text)
+	}
+	info, err := os.Lstat(policy)
+	if err != nil || info.Mode() != 0o640 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/sockns/sockns/cgroup"
@@ -11,12 +12,24 @@ import (
 	"github.com/sockns/sockns/nft"
 )
 
+// mostDone is how many changes are told of one commit.
+const mostDone = 20
+
 // actorOf tells who committed to nftables, and what. Where the process ran is
 // added if it still lives.
 func actorOf(g nft.Generation, did []nft.Change) events.Actor {
 	a := events.Actor{PID: g.PID, Process: g.Process}
-	for _, c := range did {
+	for i, c := range slices.Backward(did) {
+		if c.Verb == nft.VerbDelete && c.Kind == "table" {
+			did = did[i:] // before it comes all that was in it
+			break
+		}
+	}
+	for _, c := range did[:min(len(did), mostDone)] {
 		a.Did = append(a.Did, c.String())
+	}
+	if more := len(did) - mostDone; more > 0 {
+		a.Did = append(a.Did, fmt.Sprintf("%d more", more))
 	}
 	locate(&a)
 	return a

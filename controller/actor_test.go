@@ -2,6 +2,7 @@ package controller
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,15 @@ func TestActor(t *testing.T) {
 	a := actorOf(us, did)
 	if a.Cgroup == "" || len(a.Did) != 1 || a.Did[0] != "delete table" {
 		t.Errorf("this process: %+v", a)
+	}
+	// What was in a table that is gone says nothing, nor does a long list.
+	flushed := append([]nft.Change{{Verb: nft.VerbDelete, Kind: "chain", Table: "sockns", Name: "web", Count: 1}}, did...)
+	if a := actorOf(us, flushed); strings.Join(a.Did, ", ") != "delete table" {
+		t.Errorf("a flush: %q", a.Did)
+	}
+	many := slices.Repeat([]nft.Change{{Verb: nft.VerbAdd, Kind: "chain", Table: "sockns", Name: "web", Count: 1}}, mostDone+5)
+	if a := actorOf(us, many); len(a.Did) != mostDone+1 || a.Did[mostDone] != "5 more" {
+		t.Errorf("many changes: %q", a.Did)
 	}
 	// Another process has the number by now.
 	us.Process = "another"

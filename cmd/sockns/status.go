@@ -41,12 +41,13 @@ what is wrong with its files, what it misses and what it had to repair.`,
 				return err
 			}
 			defer host.Close()
-			status, err := host.Status(policy)
-			if err != nil {
-				return err
-			}
+			// A controller answers when it has done what it is at.
 			state, err := api.NewClient(controller.RuntimeDir()).State(cmd.Context())
 			if err != nil && !errors.Is(err, api.ErrNotRunning) {
+				return err
+			}
+			status, err := host.Status(policy)
+			if err != nil {
 				return err
 			}
 			if c.output == "json" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/watch"
 )
 
@@ -207,36 +208,52 @@ func TestPolicyThatCanNotBeEnforcedHere(t *testing.T) {
 	})
 }
 
+// startAlone starts a reconciler without its loop: the test says what it hears.
+// stop ends it.
+func startAlone(t *testing.T, h *Host, policy string) (r *running, stop func()) {
+	t.Helper()
+	hub := &events.Hub{}
+	r = &running{t: t, file: filepath.Join(t.TempDir(), "p.yaml"), events: hub.Subscribe(4096)}
+	r.write(policy)
+	r.Reconciler = NewReconciler(h, Options{Paths: []string{r.file}, Tell: hub.Publish})
+	var err error
+	if r.cgroups, err = watch.OpenCgroups(h.Cgroups); err != nil {
+		t.Fatal(err)
+	}
+	r.witness = newWitness(r.tell)
+	if err := r.start(); err != nil {
+		t.Fatal(err)
+	}
+	return r, func() {
+		r.witness.close()
+		r.cgroups.Close()
+		r.closeMonitors()
+		close(r.ended)
+	}
+}
+
+func flush(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // A difference that nobody announces is found by the safety resync, which says
 // that it is a bug; one that is gone at the second look is none.
 func TestSafetyResync(t *testing.T) {
 	base := makeCgroups(t, "web")
 	inNetns(t, func(t *testing.T, h *Host) {
-		r := &running{t: t, file: filepath.Join(t.TempDir(), "p.yaml")}
-		hub := &events.Hub{}
-		r.events = hub.Subscribe(4096)
-		r.write(port(base, 1001))
-		r.Reconciler = NewReconciler(h, Options{Paths: []string{r.file}, Tell: hub.Publish})
-		defer close(r.ended)
-		defer r.closeMonitors()
+		r, stop := startAlone(t, h, port(base, 1001))
+		defer stop()
 		check := func(err error) {
 			t.Helper()
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
-		var err error
-		r.cgroups, err = watch.OpenCgroups(h.Cgroups)
-		check(err)
-		defer r.cgroups.Close()
-		r.witness = newWitness(r.tell)
-		defer r.witness.close()
-		check(r.start())
 		for i, mended := range []bool{false, true} {
-			out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
+			flush(t)
 			check(r.safetyLook())
 			if mended {
 				check(r.sync(cause{why: "announced in time"}))
@@ -249,5 +266,35 @@ func TestSafetyResync(t *testing.T) {
 		if e := r.wait(events.ResyncFound); !strings.Contains(e.String(), "tcp/1001") {
 			t.Errorf("found: %s", e)
 		}
+	})
+}
+
+// Notifications that were lost, of nftables or of cgroups, lead to a look at
+// everything, which finds what they would have told.
+func TestLostNotifications(t *testing.T) {
+	base := makeCgroups(t, "web")
+	inNetns(t, func(t *testing.T, h *Host) {
+		r, stop := startAlone(t, h, port(base, 1001))
+		defer stop()
+		r.closeMonitors() // nobody hears who it was
+		clear(r.monitors)
+		flush(t)
+		if err := r.foreignChanged(foreignChange{device: model.HostDevice, lost: true}); err != nil {
+			t.Fatal(err)
+		}
+		r.wait(events.Changed) // at the start
+		if e := r.wait(events.Changed); !strings.Contains(e.String(), "tcp/1001") || !strings.Contains(e.Message, "lost") {
+			t.Errorf("after lost notifications of nftables: %s", e)
+		}
+		if err := os.Mkdir(h.Cgroups.Dir(base+"/later"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.cgroupsChanged(watch.Event{Kind: watch.Lost}); err != nil {
+			t.Fatal(err)
+		}
+		if s := r.Reconciler.state(); s.Devices[0].Members["web"] != 2 || s.ResyncFound != 0 {
+			t.Errorf("after lost notifications of cgroups: %+v", s)
+		}
+		r.equal(h)
 	})
 }

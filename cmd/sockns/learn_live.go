@@ -30,6 +30,8 @@ func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.D
 	if err := knows(ctx, client, n.Name); err != nil {
 		return err
 	}
+	ctx, caught := untilInterrupted(ctx)
+	defer caught()
 	ends := "until Ctrl-C"
 	if limit > 0 {
 		ends = "for " + limit.String() + "; Ctrl-C ends it early"

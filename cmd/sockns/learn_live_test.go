@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockns/sockns/api"
 	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/events"
@@ -143,11 +145,10 @@ func learnLive(ctx context.Context, messages *said, args ...string) (string, err
 func TestLearnUntilInterrupted(t *testing.T) {
 	dir, policy := liveWorld(t)
 	first := tell(t, dir, 5432)
-	ctx, interrupt := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	messages := &said{}
 	go func() {
-		_, err := learnLive(ctx, messages, "web", "-f", policy, "--write", "--enforce")
+		_, err := learnLive(t.Context(), messages, "web", "-f", policy, "--write", "--enforce")
 		ended <- err
 	}()
 	messages.hears(t, "seen: web connect db 127.0.0.1:5432/tcp")
@@ -159,7 +160,9 @@ func TestLearnUntilInterrupted(t *testing.T) {
 	if err := os.WriteFile(policy, []byte(edited), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	interrupt()
+	if err := unix.Kill(os.Getpid(), unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-ended; err != nil {
 		t.Fatalf("%v\n%s", err, messages)
 	}

@@ -11,6 +11,10 @@ import (
 	"github.com/sockns/sockns/model"
 )
 
+// meaningSizes are how many namespaces the policies have whose whole meaning is
+// asked for.
+var meaningSizes = []int{10, 100, 1000}
+
 // withBinds returns the text of a policy of n namespaces, all different, each
 // with a port of its own to bind.
 func withBinds(n int) string {
@@ -33,7 +37,7 @@ func edited(text, old, new string, many int) string { return strings.Replace(tex
 // listener is the last namespace.
 func BenchmarkExplain(b *testing.B) {
 	for _, n := range sizes {
-		b.Run(fmt.Sprintf("%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("namespaces=%d", n), func(b *testing.B) {
 			p := parsePolicy(b, withBinds(n))
 			words := fmt.Sprintf("n00000 connect n%05d tcp/9000", n-1)
 			for b.Loop() {
@@ -52,7 +56,7 @@ func BenchmarkExplain(b *testing.B) {
 // others another errno at its port, and with one in which every namespace
 // differs.
 func BenchmarkCompare(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range meaningSizes {
 		text := withBinds(n)
 		p := parsePolicy(b, text)
 		for _, k := range []struct {
@@ -64,7 +68,7 @@ func BenchmarkCompare(b *testing.B) {
 			{"a-bind", parsePolicy(b, edited(text, "bind: [{protocol: tcp, ports: 1024}]", "bind: [{protocol: tcp, ports: [1024, 80]}]", 1))},
 			{"every-namespace", parsePolicy(b, edited(text, `ports: "8000-8080"`, `ports: "8000-8081"`, -1))},
 		} {
-			b.Run(fmt.Sprintf("%d/%s", n, k.name), func(b *testing.B) {
+			b.Run(fmt.Sprintf("change=%s/namespaces=%d", k.name, n), func(b *testing.B) {
 				changes := 0
 				for b.Loop() {
 					changes = len(flowset.Compare(p, k.with))
@@ -90,9 +94,9 @@ func withHub(n int) string {
 // BenchmarkLint looks for what a policy says in vain: in one where each
 // namespace has rules of its own, and in one where all connect to the last too.
 func BenchmarkLint(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range meaningSizes {
 		for _, k := range []struct{ name, text string }{{"each", withBinds(n)}, {"hub", withHub(n)}} {
-			b.Run(fmt.Sprintf("%d/%s", n, k.name), func(b *testing.B) {
+			b.Run(fmt.Sprintf("policy=%s/namespaces=%d", k.name, n), func(b *testing.B) {
 				files := []model.File{{Name: "bench.yaml", Data: []byte(k.text)}}
 				p := parsePolicy(b, k.text)
 				found := 0

@@ -61,6 +61,18 @@ var parts = []part{
 		},
 	},
 	{
+		name: "meaning",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkExplain$", "100x"},
+			{"./bench", "^BenchmarkCompare$|^BenchmarkLint$", "5x"},
+		},
+		tables: []table{
+			{benchmark: "Explain", caption: "`explain`: one flow between two namespaces of a policy that was read", col: "namespaces", unit: "ns/op", show: "ms"},
+			{benchmark: "Compare", caption: "`diff --semantic`: two policies, all flows", row: "change", col: "namespaces", unit: "ns/op", show: "ms"},
+			{benchmark: "Lint", caption: "`lint`: what a policy says in vain", row: "policy", col: "namespaces", unit: "ns/op", show: "ms"},
+		},
+	},
+	{
 		name: "loop",
 		benchmarks: []benchmarks{
 			{"./bench", "^BenchmarkBirth$", "10000x"},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/model"
 )
 
 // lockTimeout is how long a command waits for another that changes things.
@@ -107,11 +108,20 @@ func (c *cli) planFor(host *controller.Host, files, args []string) (*controller.
 		_, plan, err := host.Resume(f)
 		return plan, err
 	}
-	loaded, err := c.loadAndWarn(files)
+	loaded, err := c.load(files)
 	if err != nil {
 		return nil, err
 	}
-	return host.Plan(loaded.Policy)
+	return c.planLoaded(host, loaded)
+}
+
+// planLoaded plans a policy, while it is found out what it says in vain.
+func (c *cli) planLoaded(host *controller.Host, loaded *controller.Loaded) (*controller.Plan, error) {
+	found := make(chan model.Diagnostics, 1)
+	go func() { found <- loaded.Warnings() }()
+	plan, err := host.Plan(loaded.Policy)
+	c.warn(<-found)
+	return plan, err
 }
 
 // revoke closes what the applied policy refuses and says so.

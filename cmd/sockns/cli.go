@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/model"
 )
 
 // cli is what the commands share: the streams and the flags of all.
@@ -103,19 +104,6 @@ func fileFlag(cmd *cobra.Command, files *[]string) {
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
 }
 
-// loadAndWarn reads a policy that is about to be used, and prints what is wrong
-// with it and what it says in vain.
-func (c *cli) loadAndWarn(files []string) (*controller.Loaded, error) {
-	l, err := c.load(files)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range l.Warnings() {
-		fmt.Fprintln(c.err, d)
-	}
-	return l, nil
-}
-
 // load reads a policy and prints what is wrong with it. The error is silent
 // if all was printed.
 func (c *cli) load(files []string) (*controller.Loaded, error) {
@@ -126,13 +114,18 @@ func (c *cli) load(files []string) (*controller.Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range l.Diagnostics {
-		fmt.Fprintln(c.err, d)
-	}
+	c.warn(l.Diagnostics)
 	if l.Policy == nil {
 		return nil, exitStatus{code: 1}
 	}
 	return l, nil
+}
+
+// warn prints diagnostics.
+func (c *cli) warn(list model.Diagnostics) {
+	for _, d := range list {
+		fmt.Fprintln(c.err, d)
+	}
 }
 
 // json prints a value as indented JSON.

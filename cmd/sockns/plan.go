@@ -30,7 +30,7 @@ With --detailed-exitcode the exit status is 0 if nothing would change, 2 if
 something would, and 1 on an error.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			loaded, err := c.loadAndWarn(files)
+			loaded, err := c.load(files)
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ something would, and 1 on an error.`,
 				return err
 			}
 			defer host.Close()
-			plan, err := host.Plan(loaded.Policy)
+			plan, err := c.planLoaded(host, loaded)
 			if err != nil {
 				return err
 			}

@@ -24,10 +24,11 @@ if it can't.`,
 			if c.output == "json" {
 				return c.validateJSON(files)
 			}
-			l, err := c.loadAndWarn(files)
+			l, err := c.load(files)
 			if err != nil {
 				return err
 			}
+			c.warn(l.Warnings())
 			fmt.Fprintf(c.out, "valid: %s, %s\n",
 				count(len(l.Policy.SocketNamespaces), "socket namespace"), count(len(l.Policy.DeviceNamespaces), "device namespace"))
 			return nil

@@ -1,6 +1,10 @@
 package flowset
 
-import "github.com/sockns/sockns/model"
+import (
+	"slices"
+
+	"github.com/sockns/sockns/model"
+)
 
 // icmp is the protocol whose flows have port 0, which stands for none.
 var icmp = protocolSet(func(p model.Protocol) bool { return p == model.ICMP })
@@ -76,4 +80,50 @@ func (b bounds) has(box *Box) bool {
 		}
 	}
 	return false
+}
+
+// prune takes points out of a box that no flow has, as long as what is left is
+// a box; it returns false if no flow is left.
+func (b bounds) prune(box *Box) bool {
+	if !b.has(box) {
+		return false
+	}
+	for again := true; again; {
+		before := *box
+		b.cut(box)
+		again = !slices.EqualFunc(before[:], box[:], Set.Equal)
+	}
+	return true
+}
+
+// cut takes out what one dimension says of another.
+func (b bounds) cut(box *Box) {
+	if box[dimPort].Intersect(port0).Empty() { // which stands for no port
+		box[dimProtocol] = box[dimProtocol].Minus(icmp)
+	}
+	if b.hook == model.Bind {
+		return
+	}
+	if box[dimProtocol].Intersect(icmp).Empty() {
+		box[dimPort] = box[dimPort].Minus(port0)
+	}
+	if box[dimPort].Equal(port0) {
+		box[dimProtocol] = box[dimProtocol].Intersect(icmp)
+	}
+	box[dimLocal] = box[dimLocal].Intersect(b.local)
+	box[dimPeer] = box[dimPeer].Intersect(b.classes)
+	if box[dimPeer].Intersect(elsewhere).Empty() {
+		box[dimProtocol] = box[dimProtocol].Intersect(identifying)
+	}
+	if box[dimProtocol].Intersect(identifying).Empty() {
+		box[dimPeer] = box[dimPeer].Intersect(elsewhere)
+	}
+	for _, f := range families {
+		if box[dimLocal].Intersect(f.local.Union(unknown)).Empty() {
+			box[dimAddress] = box[dimAddress].Minus(f.peer)
+		}
+		if box[dimAddress].Intersect(f.peer).Empty() {
+			box[dimLocal] = box[dimLocal].Minus(f.local)
+		}
+	}
 }

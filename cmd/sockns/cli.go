@@ -104,8 +104,8 @@ func fileFlag(cmd *cobra.Command, files *[]string) {
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
 }
 
-// load reads a policy and prints what is wrong with it. The error is silent
-// if all was printed.
+// load reads a policy and prints what is wrong with it. The error is
+// errSaid if all was printed.
 func (c *cli) load(files []string) (*controller.Loaded, error) {
 	if len(files) == 0 {
 		return nil, fmt.Errorf("no policy: name a file or a directory with -f")
@@ -116,7 +116,7 @@ func (c *cli) load(files []string) (*controller.Loaded, error) {
 	}
 	c.warn(l.Diagnostics)
 	if l.Policy == nil {
-		return nil, exitStatus{code: 1}
+		return nil, errSaid
 	}
 	return l, nil
 }

@@ -19,9 +19,9 @@ func (c *cli) diffCommand() *cobra.Command {
 	var files []string
 	var semantic bool
 	cmd := &cobra.Command{
-		Annotations: map[string]string{errorStatusKey: "2"},
 		Use:         "diff -f PATH... | diff --semantic OLD NEW",
 		Short:       "Unified diff of the kernel's tables against the compiled ones, or two policies by what they mean",
+		Annotations: map[string]string{errorStatusKey: "2"},
 		Long: `Diff prints how the tables in the kernel differ from what the policy compiles
 to, as a unified diff of nft text.
 
@@ -35,9 +35,9 @@ The exit status is 0 if they are the same, 1 if they differ, and 2 on an error.`
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case semantic && (len(args) != 2 || len(files) > 0):
-				return exitStatus{code: 2, err: fmt.Errorf("--semantic compares two policies: name the old one and the new one, files or directories")}
+				return errors.New("--semantic compares two policies: name the old one and the new one, files or directories")
 			case !semantic && len(args) > 0:
-				return exitStatus{code: 2, err: fmt.Errorf("%q: name the policy with -f, or compare two with --semantic", args[0])}
+				return fmt.Errorf("%q: name the policy with -f, or compare two with --semantic", args[0])
 			}
 			return nil
 		},
@@ -51,9 +51,9 @@ The exit status is 0 if they are the same, 1 if they differ, and 2 on an error.`
 			}
 			switch {
 			case err != nil:
-				return exitStatus{code: 2, err: quiet(err)}
+				return err
 			case !same:
-				return exitStatus{code: 1}
+				return exitStatus(1)
 			}
 			return nil
 		},
@@ -94,15 +94,6 @@ func (c *cli) printFlows(changes []flowset.Change, indent string) {
 		}
 		fmt.Fprintf(c.out, "%s%s %s\n", indent, sign, change)
 	}
-}
-
-// quiet drops an error whose message was printed.
-func quiet(err error) error {
-	var s exitStatus
-	if errors.As(err, &s) {
-		return s.err
-	}
-	return err
 }
 
 func (c *cli) diff(files []string) (same bool, err error) {

@@ -32,7 +32,7 @@ be enforced.`,
 				c.printGaps(controller.Gaps)
 			}
 			if !fit {
-				return exitStatus{code: 1}
+				return exitStatus(1)
 			}
 			return nil
 		},

@@ -16,9 +16,9 @@ func (c *cli) explainCommand() *cobra.Command {
 	var files []string
 	var pid int
 	cmd := &cobra.Command{
-		Annotations: map[string]string{errorStatusKey: "2"},
 		Use:         "explain -f PATH... [--live PID] FLOW",
 		Short:       "Say how a policy decides a flow, by which rule, and what the application sees",
+		Annotations: map[string]string{errorStatusKey: "2"},
 		Long: `Explain says which rule of which end decides a flow, which rules were passed
 over and why, what the application sees, and the smallest rules that would allow
 what is refused. Nothing is touched, and no privilege is needed.
@@ -44,13 +44,13 @@ The exit status is 0 if the flow is allowed, 1 if it is refused, 2 on an error.`
 			asked := question{files: files, words: args, live: cmd.Flags().Changed("live"), pid: pid}
 			e, err := c.explain(asked)
 			if err != nil {
-				return exitStatus{code: 2, err: quiet(err)}
+				return err
 			}
 			if err := c.printExplanation(e); err != nil {
-				return exitStatus{code: 2, err: err}
+				return err
 			}
 			if !e.Allowed {
-				return exitStatus{code: 1}
+				return exitStatus(1)
 			}
 			return nil
 		},

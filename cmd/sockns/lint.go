@@ -31,10 +31,10 @@ The exit status is 0 if nothing is found, 1 if something is, 2 on an error.`,
 		RunE: func(*cobra.Command, []string) error {
 			found, err := c.lint(files)
 			if err != nil {
-				return exitStatus{code: 2, err: quiet(err)}
+				return err
 			}
 			if len(found) > 0 {
-				return exitStatus{code: 1}
+				return exitStatus(1)
 			}
 			return nil
 		},

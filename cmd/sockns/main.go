@@ -25,39 +25,28 @@ func run(args []string) int {
 	root := c.command()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(context.Background())
-	var status exitStatus
+	var answer exitStatus
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &status):
-		if status.err != nil {
-			fmt.Fprintln(os.Stderr, c.red("error:"), status.err)
-		}
-		return status.code
-	default:
+	case errors.As(err, &answer):
+		return int(answer)
+	case !errors.Is(err, errSaid):
 		if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 			err = fmt.Errorf("%w: run it as root", err)
 		}
 		fmt.Fprintln(os.Stderr, c.red("error:"), err)
-		if cmd.Annotations[errorStatusKey] == "2" {
-			return 2
-		}
-		return 1
 	}
-}
-
-// exitStatus is an error that asks for an exit status other than 1, or for
-// silence because everything was said.
-type exitStatus struct {
-	code int
-	err  error
-}
-
-func (e exitStatus) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit status %d", e.code)
+	if cmd.Annotations[errorStatusKey] == "2" {
+		return 2
 	}
-	return e.err.Error()
+	return 1
 }
 
-func (e exitStatus) Unwrap() error { return e.err }
+// exitStatus is the answer of a command that was carried out, where it is not 0.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// errSaid is an error whose message was printed.
+var errSaid = errors.New("said already")

@@ -65,7 +65,7 @@ something would, and 1 on an error.`,
 				fmt.Fprintf(c.err, "saved: apply it with `sockns apply %s`\n", out)
 			}
 			if detailed && plan.Changes() {
-				return exitStatus{code: 2}
+				return exitStatus(2)
 			}
 			return nil
 		},

@@ -15,9 +15,9 @@ import (
 func (c *cli) testCommand() *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
-		Annotations: map[string]string{errorStatusKey: "2"},
 		Use:         "test -f PATH... [TESTFILE...]",
 		Short:       "Hold a policy against the expectations of its tests",
+		Annotations: map[string]string{errorStatusKey: "2"},
 		Long: `Test answers the flows that a policy lists under tests, and those of test
 files, and compares the answers with what is expected: allow, deny, or an errno.
 What does not hold is explained. Nothing is touched, and no privilege is needed.
@@ -32,10 +32,10 @@ The exit status is 0 if all hold, 1 if one does not, 2 on an error.`,
 				err = c.printResults(results)
 			}
 			if err != nil {
-				return exitStatus{code: 2, err: quiet(err)}
+				return err
 			}
 			if failed(results) > 0 {
-				return exitStatus{code: 1}
+				return exitStatus(1)
 			}
 			return nil
 		},
@@ -60,7 +60,7 @@ func (c *cli) test(files, testFiles []string) ([]explain.Result, error) {
 			fmt.Fprintln(c.err, d)
 		}
 		if diagnostics.HasErrors() {
-			return nil, exitStatus{code: 2}
+			return nil, errSaid
 		}
 		expectations = append(expectations[:len(expectations):len(expectations)], more...)
 	}

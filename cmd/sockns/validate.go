@@ -68,7 +68,7 @@ func (c *cli) validateJSON(files []string) error {
 		Diagnostics []diagnosticJSON `json:"diagnostics"`
 	}{l.Policy != nil, diagnosticsJSON(append(l.Diagnostics, l.Warnings()...))})
 	if err == nil && l.Policy == nil {
-		err = exitStatus{code: 1}
+		err = errSaid
 	}
 	return err
 }

@@ -56,7 +56,7 @@ func (s *space) boxes(d *Diagram, wanted func(label int) bool) []Labeled {
 // wanted.
 func (s *space) pieces(d *Diagram, in *Box, wanted func(label int) bool) []Labeled {
 	var list []Labeled
-	box := *in
+	box, whole := *in, s.whole(in)
 	var visit func(d *Diagram)
 	visit = func(d *Diagram) {
 		if d.dim == dims {
@@ -65,7 +65,7 @@ func (s *space) pieces(d *Diagram, in *Box, wanted func(label int) bool) []Label
 			}
 			return
 		}
-		for _, e := range s.within(d, d.dim, in) {
+		for _, e := range s.within(d, in, whole) {
 			box[d.dim] = e.set
 			visit(e.to)
 			box[d.dim] = in[d.dim]

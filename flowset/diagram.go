@@ -103,8 +103,12 @@ func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
 		in, out *Diagram
 	}
 	memo := make(map[place]*Diagram)
+	whole := s.whole(box)
 	var from func(dim int, out, in *Diagram) *Diagram
 	from = func(dim int, out, in *Diagram) *Diagram {
+		for dim < dims && whole[dim] && out.dim > dim && in.dim > dim {
+			dim++ // nobody asks
+		}
 		if dim == dims || in == out {
 			return in
 		}
@@ -132,6 +136,14 @@ func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
 		return d
 	}
 	return from(0, out, in)
+}
+
+// whole says in which dimensions a box has the whole domain.
+func (s *space) whole(box *Box) (whole [dims]bool) {
+	for d := range box {
+		whole[d] = box[d].Covers(s.domain[d])
+	}
+	return whole
 }
 
 // apply returns the function whose label follows from those of two.
@@ -167,6 +179,7 @@ func (s *space) apply(a, b *Diagram, label func(a, b int) int) *Diagram {
 func (s *space) walk(a, b *Diagram, box *Box, visit func(a, b int)) {
 	type pair struct{ a, b *Diagram }
 	seen := make(map[pair]bool)
+	whole := s.whole(box)
 	var from func(a, b *Diagram)
 	from = func(a, b *Diagram) {
 		if a.dim == dims && b.dim == dims {
@@ -177,11 +190,22 @@ func (s *space) walk(a, b *Diagram, box *Box, visit func(a, b int)) {
 			return
 		}
 		seen[pair{a, b}] = true
-		dim := min(a.dim, b.dim)
-		for _, x := range s.within(a, dim, box) {
-			for _, y := range s.within(b, dim, box) {
-				if x.set.Overlaps(y.set) {
-					from(x.to, y.to)
+		switch dim := min(a.dim, b.dim); {
+		case b.dim > dim:
+			for _, x := range s.within(a, box, whole) {
+				from(x.to, b)
+			}
+		case a.dim > dim:
+			for _, y := range s.within(b, box, whole) {
+				from(a, y.to)
+			}
+		default:
+			ys := s.within(b, box, whole)
+			for _, x := range s.within(a, box, whole) {
+				for _, y := range ys {
+					if x.set.Overlaps(y.set) {
+						from(x.to, y.to)
+					}
 				}
 			}
 		}
@@ -189,10 +213,11 @@ func (s *space) walk(a, b *Diagram, box *Box, visit func(a, b int)) {
 	from(a, b)
 }
 
-// within returns what of the edges of d for a dimension is in a box.
-func (s *space) within(d *Diagram, dim int, box *Box) []edge {
-	if d.dim != dim {
-		return []edge{{box[dim], d}}
+// within returns what of the edges of d is in a box.
+func (s *space) within(d *Diagram, box *Box, whole [dims]bool) []edge {
+	dim := d.dim
+	if whole[dim] {
+		return d.edges
 	}
 	var list []edge
 	for _, e := range d.edges {

@@ -90,6 +90,9 @@ func (a *Lists) owned() []owned {
 			continue
 		}
 		l := a.Of(n, model.Bind)
+		if !l.Exact() {
+			continue
+		}
 		all := l.space.domain
 		all[dimPort], all[dimLocal] = allPorts.Minus(port0), bound.Minus(wildcards).Minus(loopback)
 		for k, c := range l.clauses[l.starts[0]:l.starts[len(n.Bind)]] {

@@ -30,7 +30,12 @@ type space struct {
 	nodes  map[string]*Diagram
 	leaves map[int]*Diagram
 	key    []byte
+	edges  int // of all nodes
+	limit  int // of edges; 0: none
 }
+
+// full reports whether the limit was reached: what was made since means nothing.
+func (s *space) full() bool { return s.limit > 0 && s.edges > s.limit }
 
 func newSpace(domain Box) *space {
 	return &space{domain: domain, nodes: make(map[string]*Diagram), leaves: make(map[int]*Diagram)}
@@ -79,6 +84,7 @@ func (s *space) node(dim int, edges []edge) *Diagram {
 	if d == nil {
 		d = &Diagram{id: uint32(len(s.leaves) + len(s.nodes)), dim: dim, edges: slices.Clone(merged)}
 		s.nodes[string(key)] = d
+		s.edges += len(d.edges)
 	}
 	return d
 }
@@ -109,7 +115,7 @@ func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
 		for dim < dims && whole[dim] && out.dim > dim && in.dim > dim {
 			dim++ // nobody asks
 		}
-		if dim == dims || in == out {
+		if dim == dims || in == out || s.full() {
 			return in
 		}
 		at := place{dim, in, out}
@@ -154,6 +160,9 @@ func (s *space) apply(a, b *Diagram, label func(a, b int) int) *Diagram {
 	from = func(a, b *Diagram) *Diagram {
 		if a.dim == dims && b.dim == dims {
 			return s.constant(label(a.label, b.label))
+		}
+		if s.full() {
+			return a
 		}
 		if d := memo[pair{a, b}]; d != nil {
 			return d

@@ -17,6 +17,9 @@ type Ends struct {
 // it is in audit.
 func (a *Lists) Connects(n *model.SocketNamespace, rule int, to *model.SocketNamespace) Ends {
 	var e Ends
+	if !a.exact(n, to) {
+		return e
+	}
 	for _, w := range a.ways(n, to) {
 		asked := a.connecting(n, rule, w)
 		if len(asked) == 0 {
@@ -41,6 +44,9 @@ func (a *Lists) Connects(n *model.SocketNamespace, rule int, to *model.SocketNam
 // another namespace.
 func (a *Lists) Accepts(n *model.SocketNamespace, rule int, from *model.SocketNamespace) Ends {
 	e := Ends{Refuses: model.Connect}
+	if !a.exact(from, n) {
+		return e
+	}
 	for _, w := range a.ways(from, n) {
 		heard := crossings(a.accepting(n, rule, w), a.listening(n))
 		if len(heard) == 0 {
@@ -52,6 +58,12 @@ func (a *Lists) Accepts(n *model.SocketNamespace, rule int, from *model.SocketNa
 		}
 	}
 	return e
+}
+
+// exact reports whether all is known of what two ends say.
+func (a *Lists) exact(from, to *model.SocketNamespace) bool {
+	return a.Of(from, model.Connect).Exact() && a.Of(from, model.Bind).Exact() &&
+		a.Of(to, model.Accept).Exact() && a.Of(to, model.Bind).Exact()
 }
 
 // way is how two ends know each other: by class, for these protocols.

@@ -50,6 +50,9 @@ func (a *Lists) missed(n *model.SocketNamespace, without func(i int) bool) bool 
 		if m.Name == n.Name || m.Device != n.Device {
 			continue
 		}
+		if !a.Of(m, model.Bind).Exact() {
+			return true // who knows
+		}
 		for _, d := range a.deniedTo(m) {
 			wide := a.c.breadth(a.c.a, subject{m.Name, m.Device}, d.proto, d.local).wide
 			ports := d.ports.Intersect(lost[d.proto])

@@ -11,6 +11,7 @@ import (
 // were not in audit. It is not safe for concurrent use.
 type Lists struct {
 	c      *comparison // of the policy with itself
+	limit  int
 	lists  map[subject]*[len(model.Hooks)]*List
 	denied map[string][]denied  // by the name of a namespace
 	bound  map[string][]Labeled // by the name of a namespace
@@ -19,7 +20,7 @@ type Lists struct {
 // NewLists prepares the analysis of a policy.
 func NewLists(p *model.Policy) *Lists {
 	return &Lists{
-		c: newComparison(p, p), lists: make(map[subject]*[len(model.Hooks)]*List),
+		c: newComparison(p, p), limit: limit, lists: make(map[subject]*[len(model.Hooks)]*List),
 		denied: make(map[string][]denied), bound: make(map[string][]Labeled),
 	}
 }
@@ -43,6 +44,15 @@ type List struct {
 	uses    []Use    // once they were asked for
 }
 
+// limit is how many edges the diagrams of a list may have, together: 100 MB, and
+// a few seconds. It takes hundreds of rules, each with another range of ports that
+// overlaps those of the others and other addresses, to need more.
+const limit = 1_000_000
+
+// Exact reports whether the list could be looked at. Of one whose rules cut the
+// flows into too many pieces nothing is said.
+func (l *List) Exact() bool { return !l.space.full() }
+
 // outside labels the points that no flow has.
 const outside = -1
 
@@ -64,6 +74,7 @@ func (a *Lists) read(n *model.SocketNamespace, h model.Hook) *List {
 	s := subject{n.Name, n.Device}
 	u := newUniverse(n.Device, n.Name, h, a.c.a)
 	l := &List{all: a, n: n, hook: h, u: u, space: newSpace(domain(h, u)), flows: bounds{h, a.c.possible(s, u), a.c.a.mayHave(n)}}
+	l.space.limit = a.limit
 	w := l.writer(n)
 	w.write()
 	l.clauses, l.starts = w.out, w.starts

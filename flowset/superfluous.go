@@ -34,11 +34,14 @@ const (
 // Uses returns the use of each rule of the list. Of the rules that decide
 // nothing or are superfluous, and have no other effect, each can be removed and
 // all together can, and no answer changes; of the others that do not only count,
-// none can be removed together with them.
+// none can be removed together with them. It is nil if the list is not exact.
 func (l *List) Uses() []Use {
-	if l.uses == nil {
+	if l.uses == nil && l.Exact() {
 		l.uses = l.judged()
-		l.from, l.space.nodes = nil, nil // which nothing else asks for
+	}
+	l.from, l.space.nodes = nil, nil // which nothing else asks for
+	if !l.Exact() {
+		l.uses = nil
 	}
 	return l.uses
 }

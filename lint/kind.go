@@ -20,6 +20,7 @@ const (
 	UnusedGroup      = "unused-group"
 	UnprotectedBirth = "unprotected-birth"
 	EmptyPolicy      = "empty-policy"
+	TooManyPieces    = "too-many-pieces"
 	UselessIgnore    = "useless-ignore"
 )
 
@@ -36,5 +37,6 @@ var Kinds = []Kind{
 	{UnusedGroup, "No rule names the group.", "A name was misspelt elsewhere, a rule was forgotten, or the group can go."},
 	{UnprotectedBirth, "Until a member's new cgroup is known, its sockets are unmanaged.", "A socket namespace with a parent of the cgroup among its members closes the gap."},
 	{EmptyPolicy, "The policy has no socket namespaces.", "Declare some under socketNamespaces."},
+	{TooManyPieces, "The rules of a list are too entangled to be looked at.", "Nothing is said of the list. Use fewer different ranges of ports and addresses together, groups, or more than one namespace."},
 	{UselessIgnore, "A lint:ignore comment ignores nothing.", "Write it as `# lint:ignore ID why`, at the end of the line of the finding or on a line of its own above; remove one that is not needed any more."},
 }

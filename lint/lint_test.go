@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +60,7 @@ func TestFindings(t *testing.T) {
 			}
 		})
 	}
+	found[lint.TooManyPieces] = true // see TestTooManyPieces
 	for _, k := range lint.Kinds {
 		if !found[k.ID] {
 			t.Errorf("no archive has a finding of the kind %s", k.ID)
@@ -67,5 +69,24 @@ func TestFindings(t *testing.T) {
 	}
 	if len(found) > 0 {
 		t.Errorf("kinds without a description: %v", found)
+	}
+}
+
+// TestTooManyPieces looks at a list whose rules all overlap in their ports and
+// not in their addresses: nothing is said of it, and what can be said of others is.
+func TestTooManyPieces(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("apiVersion: sockns/v1\nsocketNamespaces:\n  web:\n    members: [{cgroup: /web}]\n    connect:\n")
+	for i := range 250 {
+		fmt.Fprintf(&b, "      - {protocol: tcp, ports: %d-%d, to: 10.0.%d.0/24}\n", 1000+i, 30000+i, i)
+	}
+	b.WriteString("      - {protocol: tcp, ports: 80, to: db}\n")
+	b.WriteString("  db:\n    members: [{cgroup: /db}]\n    connect: [{to: any}, {protocol: tcp}]\n    accept: [{protocol: tcp, from: web}]\n")
+	var ids []string
+	for _, f := range check(t, "policy.yaml", b.String()) {
+		ids = append(ids, f.ID)
+	}
+	if want := []string{lint.TooManyPieces, lint.ShadowedRule}; !slices.Equal(ids, want) {
+		t.Errorf("found %v, want %v", ids, want)
 	}
 }

@@ -16,6 +16,14 @@ func (c *checker) rules(n *model.SocketNamespace, h model.Hook) {
 	}
 	l := c.lists.Of(n, h)
 	uses := l.Uses()
+	if !l.Exact() {
+		c.add(Finding{
+			ID: TooManyPieces, Pos: rules[0].Pos, Namespace: n.Name,
+			Message: fmt.Sprintf("the %d rules of %s of %s cut the flows into so many pieces that nothing can be said of them", len(rules), h, n.Name),
+			Remedy:  "use fewer different ranges of ports and addresses, groups, or more than one namespace",
+		})
+		return
+	}
 	for i := range rules {
 		r, use := &rules[i], uses[i]
 		dead := c.entries(n, l, r, use.Speaks)

@@ -130,6 +130,15 @@ func openLanes(b *testing.B) []*lane {
 	for _, n := range sizes {
 		text("map-by-hand", n, 1, mapRules(n))
 	}
+	if _, err := exec.LookPath("firewalld"); err == nil {
+		for _, n := range sizes {
+			if n <= 1000 { // more take minutes to load
+				l := openLane(b, "firewalld", n)
+				startFirewalld(b, l, n)
+				lanes = append(lanes, l)
+			}
+		}
+	}
 	for _, n := range sizes {
 		if n <= 1000 { // ten thousand take minutes to load and milliseconds a packet
 			text("linear-by-hand", n, 1+n/20, linearRules(n))
@@ -172,15 +181,25 @@ const raceRounds = 60
 // each, or the middle one of several.
 func race(b *testing.B, lanes []*lane, count int, work func(lane, count int, took func(time.Duration)) error) {
 	b.Helper()
+	raceFree(b, lanes, count, func(i, count int, took func(time.Duration)) (err error) {
+		lanes[i].do(b, func() error { return work(i, count, took) })
+		return nil
+	})
+}
+
+// raceFree is race for work that is not bound to the lane's thread.
+func raceFree(b *testing.B, lanes []*lane, count int, work func(lane, count int, took func(time.Duration)) error) {
+	b.Helper()
 	times := make([][]float64, len(lanes))
 	for round := range raceRounds + 1 {
 		for i, l := range lanes {
 			if round == 1 {
 				times[i] = times[i][:0] // the first warmed up
 			}
-			l.do(b, func() error {
-				return work(i, max(count/l.slow, 1), func(d time.Duration) { times[i] = append(times[i], float64(d.Nanoseconds())) })
-			})
+			took := func(d time.Duration) { times[i] = append(times[i], float64(d.Nanoseconds())) }
+			if err := work(i, max(count/l.slow, 1), took); err != nil {
+				b.Fatalf("%s: %v", l.name(), err)
+			}
 		}
 	}
 	for i, l := range lanes {

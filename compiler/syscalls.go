@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -29,8 +28,8 @@ func (ci CallIndex) Member(m Member, ix *Index) syscalls.Member {
 // same rules as the tables', as far as a call can tell.
 func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
 	c := &callCompiler{
-		policy: p, prog: &syscalls.Program{}, index: make(CallIndex),
-		shared: make(map[string]uint32), sources: make(map[string]uint32),
+		policy: p, names: p.Names(), prog: &syscalls.Program{}, index: make(CallIndex),
+		shared: make(map[string]uint32), said: make(map[string]uint32), sources: make(map[string]uint32),
 	}
 	for i := range p.SocketNamespaces {
 		c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)
@@ -50,9 +49,11 @@ func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
 // callCompiler builds a program for all device namespaces.
 type callCompiler struct {
 	policy  *model.Policy
+	names   model.Names
 	prog    *syscalls.Program
 	index   CallIndex
 	shared  map[string]uint32 // index of a policy by its content
+	said    map[string]uint32 // and by what its namespace says
 	sources map[string]uint32 // by the name of a namespace or template
 }
 
@@ -102,9 +103,24 @@ func firstOwners(spaces []*space, ids map[string]uint32) map[netip.Addr]uint32 {
 }
 
 // lists returns the index of a namespace's policy, one that is there already
-// if it says the same.
+// if it says the same. Most of the work is to find that out, so it is asked
+// about the policy's words first; those of others are compared by what they become.
 func (c *callCompiler) lists(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
-	l := &callLists{policy: c.policy, n: n, sources: c.sources}
+	key := make([]byte, 0, 512)
+	for _, t := range taken {
+		key = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(key, t.First), t.Count)
+	}
+	said := string(appendSaid(key, n))
+	if index, ok := c.said[said]; ok {
+		return index
+	}
+	index := c.listsOf(n, taken)
+	c.said[said] = index
+	return index
+}
+
+func (c *callCompiler) listsOf(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
+	l := &callLists{policy: c.policy, names: c.names, n: n, sources: c.sources}
 	parts := [][]syscalls.Entry{l.own(), l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
 	pol := syscalls.Policy{Taken: taken, Flags: addressFlags(n)}
 	pol.Source4, pol.Source6 = firstAddress(n, true), firstAddress(n, false)
@@ -123,13 +139,14 @@ func (c *callCompiler) lists(n *model.SocketNamespace, taken [4]syscalls.Span) u
 
 // contentKey is the same for two policies that say the same.
 func contentKey(p syscalls.Policy, parts [][]syscalls.Entry) string {
-	var b bytes.Buffer
-	_ = binary.Write(&b, binary.NativeEndian, p)
+	b, _ := binary.Append(nil, binary.NativeEndian, p)
 	for _, part := range parts {
-		_ = binary.Write(&b, binary.NativeEndian, uint32(len(part)))
-		_ = binary.Write(&b, binary.NativeEndian, part)
+		b = binary.NativeEndian.AppendUint32(b, uint32(len(part)))
+		for i := range part {
+			b = part[i].Append(b)
+		}
 	}
-	return b.String()
+	return string(b)
 }
 
 func (c *callCompiler) put(entries []syscalls.Entry) syscalls.Span {
@@ -148,6 +165,7 @@ func (c *callCompiler) spans(lists [4][]model.PortRange) (spans [4]syscalls.Span
 // callLists makes the entries of one namespace's lists.
 type callLists struct {
 	policy  *model.Policy
+	names   model.Names
 	n       *model.SocketNamespace
 	sources map[string]uint32
 }
@@ -238,7 +256,9 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 			list = append(list, syscalls.Entry{Kind: syscalls.PeerUnmanaged})
 		case model.PeerNamespace:
 			list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: l.sources[p.Name]})
-			remote = append(remote, l.policy.PeerAddresses(p, l.n)...)
+			if named := l.names.Namespace(p.Name); named != nil {
+				remote = append(remote, named.Addresses...)
+			}
 		default:
 			plain = append(plain, l.policy.PeerAddresses(p, l.n)...)
 		}
@@ -256,6 +276,11 @@ func anyLocal(h model.Hook) syscalls.Entry {
 	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: lastAddress}
 }
 
+var protocolBits = map[model.Protocol]syscalls.Protocols{
+	model.TCP: syscalls.TCP, model.UDP: syscalls.UDP, model.SCTP: syscalls.SCTP,
+	model.UDPLite: syscalls.UDPLite, model.ICMP: syscalls.ICMP,
+}
+
 func callProtocols(r *model.Rule) syscalls.Protocols {
 	if len(r.Protocols) == 0 {
 		if len(r.Ports) > 0 {
@@ -265,10 +290,7 @@ func callProtocols(r *model.Rule) syscalls.Protocols {
 	}
 	var set syscalls.Protocols
 	for _, p := range r.Protocols {
-		set |= map[model.Protocol]syscalls.Protocols{
-			model.TCP: syscalls.TCP, model.UDP: syscalls.UDP, model.SCTP: syscalls.SCTP,
-			model.UDPLite: syscalls.UDPLite, model.ICMP: syscalls.ICMP,
-		}[p]
+		set |= protocolBits[p]
 	}
 	return set
 }
@@ -312,12 +334,14 @@ func addressEntries(kind syscalls.Kind, ranges []model.AddressRange) []syscalls.
 }
 
 func errnoNumber(e model.Errno) uint16 {
-	return map[model.Errno]uint16{
-		model.EACCES: uint16(unix.EACCES), model.EADDRINUSE: uint16(unix.EADDRINUSE),
-		model.EADDRNOTAVAIL: uint16(unix.EADDRNOTAVAIL), model.ECONNREFUSED: uint16(unix.ECONNREFUSED),
-		model.EHOSTUNREACH: uint16(unix.EHOSTUNREACH), model.ENETUNREACH: uint16(unix.ENETUNREACH),
-		model.EPERM: uint16(unix.EPERM), model.ETIMEDOUT: uint16(unix.ETIMEDOUT),
-	}[e]
+	return errnoNumbers[e]
+}
+
+var errnoNumbers = map[model.Errno]uint16{
+	model.EACCES: uint16(unix.EACCES), model.EADDRINUSE: uint16(unix.EADDRINUSE),
+	model.EADDRNOTAVAIL: uint16(unix.EADDRNOTAVAIL), model.ECONNREFUSED: uint16(unix.ECONNREFUSED),
+	model.EHOSTUNREACH: uint16(unix.EHOSTUNREACH), model.ENETUNREACH: uint16(unix.ENETUNREACH),
+	model.EPERM: uint16(unix.EPERM), model.ETIMEDOUT: uint16(unix.ETIMEDOUT),
 }
 
 // addressFlags say what a wildcard bind of the namespace means.

@@ -143,6 +143,20 @@ type Entry struct {
 	Rule                uint16 // from 1; 0: the default
 }
 
+// Append appends the entry as the programs read it.
+func (e *Entry) Append(b []byte) []byte {
+	n := binary.NativeEndian
+	for _, a := range [...]*Address{&e.First, &e.Last} {
+		for _, word := range a {
+			b = n.AppendUint32(b, word)
+		}
+	}
+	b = n.AppendUint16(n.AppendUint16(b, e.PortFirst), e.PortLast)
+	b = n.AppendUint32(b, e.Source)
+	b = append(b, byte(e.Kind), byte(e.Protocols), byte(e.Needs), byte(e.Action))
+	return n.AppendUint16(n.AppendUint16(b, e.Error), e.Rule)
+}
+
 // Local is a local address of a device namespace, loopback aside.
 type Local struct {
 	Netns   uint64
@@ -159,7 +173,14 @@ func (p *Program) digest(programs []byte) (d [digestSize]byte) {
 	h := sha256.New()
 	h.Write(programs)
 	_ = binary.Write(h, binary.NativeEndian, p.Policies)
-	_ = binary.Write(h, binary.NativeEndian, p.Entries)
+	b := make([]byte, 0, 64<<10)
+	for i := range p.Entries {
+		if b = p.Entries[i].Append(b); len(b) > 60<<10 {
+			h.Write(b)
+			b = b[:0]
+		}
+	}
+	h.Write(b)
 	copy(d[:], h.Sum(nil))
 	return d
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -10,14 +11,52 @@ import (
 	"github.com/sockns/sockns/controller"
 )
 
+// showCosts prints what packets cost at worst.
+func (c *cli) showCosts(prog *compiler.Program, device string) error {
+	type costs struct {
+		Device     string                   `json:"deviceNamespace"`
+		Namespaces []compiler.NamespaceCost `json:"socketNamespaces"`
+	}
+	all := []costs{}
+	for i := range prog.Devices {
+		if d := &prog.Devices[i]; d.Table != nil && (device == "" || device == d.Name) {
+			all = append(all, costs{d.Name, d.Costs()})
+		}
+	}
+	if c.output == "json" {
+		return c.json(all)
+	}
+	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "DEVICE\tNAMESPACE\tWHERE\tRULES\tLOOKUPS\tABOUT NS")
+	for _, d := range all {
+		for _, n := range d.Namespaces {
+			for _, part := range []struct {
+				where string
+				cost  compiler.Cost
+			}{{"connect", n.Connect}, {"local", n.Local}, {"accept", n.Accept}} {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\n", d.Device, n.Name, part.where, part.cost.Rules, part.cost.Lookups, part.cost.Nanoseconds)
+			}
+		}
+	}
+	return w.Flush()
+}
+
 func (c *cli) showCommand() *cobra.Command {
 	var files []string
 	var device string
+	var cost bool
 	cmd := &cobra.Command{
 		Use:   "show -f PATH...",
 		Short: "Print the compiled tables as nft text",
 		Long: `Show prints what a policy compiles to on this host, one table for each device
-namespace. nft -c -f accepts the text; members that don't exist are comments.`,
+namespace. nft -c -f accepts the text; members that don't exist are comments.
+
+With --cost it prints what the packet that goes the longest way through a
+socket namespace's rules costs instead: rules that are looked at, lookups in sets
+and maps, and an estimate in nanoseconds of a machine that sends a datagram over
+lo in 600. "connect" is in output, not through lo; over lo it is "accept" of the
+receiver and then "local" of the sender, both in input. Packets of a TCP
+connection that exists cost one rule.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load(files)
@@ -35,6 +74,9 @@ namespace. nft -c -f accepts the text; members that don't exist are comments.`,
 			}
 			if device != "" && !slices.ContainsFunc(prog.Devices, func(d compiler.Device) bool { return d.Name == device }) {
 				return fmt.Errorf("--device %s: the policy has no such device namespace", device)
+			}
+			if cost {
+				return c.showCosts(prog, device)
 			}
 			type table struct {
 				Device string `json:"deviceNamespace"`
@@ -57,6 +99,7 @@ namespace. nft -c -f accepts the text; members that don't exist are comments.`,
 		},
 	}
 	fileFlag(cmd, &files)
+	cmd.Flags().BoolVar(&cost, "cost", false, "what a packet of each socket namespace costs at worst")
 	cmd.Flags().StringVar(&device, "device", "", "only this device `namespace`")
 	return cmd
 }

@@ -1,0 +1,61 @@
+package compiler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sockns/sockns/model"
+)
+
+func costsOf(t *testing.T, passes Passes, rules string) NamespaceCost {
+	t.Helper()
+	p := parse(t, []byte("apiVersion: sockns/v1\nsocketNamespaces:\n  web:\n    members: [{cgroup: /web}]\n"+rules+"  db: {members: [{cgroup: /db}]}\n"))
+	prog := CompileWith(p, Facts{
+		Devices: map[string]DeviceFacts{model.HostDevice: {}},
+		Members: []Member{{Namespace: "web", Path: "/web", ID: 1, Level: 1}},
+	}, passes)
+	costs := prog.Devices[0].Costs()
+	if len(costs) != 2 || costs[1].Name != "web" || !strings.HasPrefix(costs[1].Policy, "web.") {
+		t.Fatalf("%+v", costs)
+	}
+	return costs[1]
+}
+
+// TestCosts counts the longest way of a small policy by hand.
+func TestCosts(t *testing.T) {
+	c := costsOf(t, AllPasses, "    accept: [{protocol: tcp, ports: 80, from: any}]\n")
+	// input has 5 rules, near 4 with one lookup; the list its rule, the two
+	// questions with a lookup and with two, and the default.
+	if c.Accept.Rules != 5+4+1+1+1+1+2+1 || c.Accept.Lookups != 1+1+2 {
+		t.Errorf("accept: %+v", c.Accept)
+	}
+	for _, cost := range []Cost{c.Connect, c.Local, c.Accept} {
+		if cost.Nanoseconds < cost.Rules*costRule+cost.Lookups*costLookup {
+			t.Errorf("%+v is cheaper than its parts", cost)
+		}
+	}
+}
+
+// TestPassesPay holds that the passes that are about packets make the longest way shorter.
+func TestPassesPay(t *testing.T) {
+	var mixed, adjacent strings.Builder
+	mixed.WriteString("    accept:\n")
+	for i := range 4 {
+		fmt.Fprintf(&mixed, "      - {protocol: tcp, ports: %d, from: 10.0.%d.0/24}\n      - {protocol: udp, ports: %d, from: 10.0.%d.0/24}\n", 80+i, i, 80+i, i)
+	}
+	adjacent.WriteString("    accept:\n      - {protocol: tcp, ports: [80, 81, 82, 83, 84], from: any}\n")
+	for _, c := range []struct {
+		pass  Passes
+		rules string
+	}{
+		{PassTransports, mixed.String()},
+		{PassMerge, adjacent.String()},
+		{PassDead, "    accept:\n      - {from: any}\n      - {protocol: tcp, ports: 80, from: any}\n"},
+	} {
+		with, without := costsOf(t, AllPasses, c.rules).Accept, costsOf(t, AllPasses&^c.pass, c.rules).Accept
+		if with.Nanoseconds >= without.Nanoseconds {
+			t.Errorf("pass %d: %+v with, %+v without\n%s", c.pass, with, without, c.rules)
+		}
+	}
+}

@@ -56,7 +56,7 @@ func (p *Plan) digests() []planFileTable {
 func (h *Host) Resume(r io.Reader) (*Loaded, *Plan, error) {
 	var saved planFile
 	if err := json.NewDecoder(r).Decode(&saved); err != nil {
-		return nil, nil, fmt.Errorf("read the plan: %w", err)
+		return nil, nil, fmt.Errorf("this is no plan that plan --out saved (%w); a policy is named with -f", err)
 	}
 	if saved.Version != planFileVersion {
 		return nil, nil, fmt.Errorf("read the plan: it has version %d, this sockns reads %d: plan again", saved.Version, planFileVersion)

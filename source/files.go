@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockns/sockns/model"
 )
 
@@ -63,6 +65,26 @@ type seen struct {
 	info     fs.FileInfo
 }
 
+// unreadable reports a path that the system has no file for.
+func (r *reader) unreadable(path string, err error) {
+	var why *fs.PathError
+	if errors.As(err, &why) {
+		err = why.Err
+	}
+	remedy := ""
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		remedy = ": its links lead in a circle"
+	case errors.Is(err, fs.ErrNotExist):
+		if target, link := os.Readlink(path); link == nil {
+			remedy = fmt.Sprintf(": it is a link to %s", target)
+		} else {
+			remedy = ": name an existing one, or - for standard input"
+		}
+	}
+	r.fail(fmt.Errorf("%s: %w%s", path, err, remedy))
+}
+
 func (r *reader) fail(err error) { r.errs = append(r.errs, err) }
 
 // path reads what one path stands for.
@@ -73,10 +95,8 @@ func (r *reader) path(path string) {
 	}
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		r.fail(fmt.Errorf("%s: no such file or directory: name an existing one, or - for standard input: %w", path, fs.ErrNotExist))
 	case err != nil:
-		r.fail(err)
+		r.unreadable(path, err)
 	case info.IsDir():
 		r.directory(path)
 	default:
@@ -98,7 +118,7 @@ func (r *reader) standardInput() {
 func (r *reader) directory(dir string) {
 	names, err := List(dir)
 	if err != nil {
-		r.fail(err)
+		r.unreadable(dir, err)
 		return
 	}
 	if len(names) == 0 {
@@ -110,7 +130,7 @@ func (r *reader) directory(dir string) {
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			r.fail(err)
+			r.unreadable(path, err)
 		case info.IsDir():
 			// A directory with such a name is none of the directory's files.
 		case !info.Mode().IsRegular():
@@ -132,7 +152,7 @@ func (r *reader) file(name, by string, info fs.FileInfo) {
 	r.seen = append(r.seen, seen{name, by, info})
 	f, err := os.Open(name)
 	if err != nil {
-		r.fail(err)
+		r.unreadable(name, err)
 		return
 	}
 	defer f.Close()

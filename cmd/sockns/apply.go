@@ -37,12 +37,12 @@ which of them can't be closed (UDP). If your connection is among them, --auto-ap
 
 With --confirm the former policy comes back, all of it, unless "sockns confirm"
 follows in time: also if this command, the terminal or the connection dies.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if confirm < 0 || confirm > 0 && revoke {
 				return fmt.Errorf("--confirm takes a time, and does not go with --revoke: connections that are closed do not come back")
 			}
-			if (len(args) == 0) == (len(files) == 0) {
+			if len(args) > 1 || (len(args) == 0) == (len(files) == 0) {
 				return fmt.Errorf("name either a policy with -f or one saved plan")
 			}
 			lock, err := c.lock(cmd.Context())

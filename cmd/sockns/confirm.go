@@ -16,7 +16,7 @@ func (c *cli) confirmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm",
 		Short: "Keep a change that was made with --confirm",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if err := controller.Confirm(controller.RuntimeDir()); err != nil {
 				return err
@@ -31,7 +31,7 @@ func (c *cli) rollbackCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rollback",
 		Short: "Take a change back that was made with --confirm, before its time is over",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := controller.TakeBack(controller.RuntimeDir()); err != nil {
 				return err
@@ -61,7 +61,7 @@ func (c *cli) guardCommand() *cobra.Command {
 		Use:    "guard",
 		Short:  "Wait for a confirmation, and bring the former policy back without one",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := c.logger(logFlags{format: "text"})
 			if err != nil {

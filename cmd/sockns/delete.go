@@ -16,7 +16,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 		Long: `Delete removes all that this sockns made, in every device namespace. A change
 that waits to be confirmed ends with it, and the policy before it does not come
 back.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			lock, err := c.lock(cmd.Context())
 			if err != nil {

@@ -16,7 +16,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 namespace of its own, and lists the ways around bind(2) and connect(2) with who
 closes each. It exits with 1 if something is missing without which nothing can
 be enforced.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			features := controller.Examine()
 			fit := true

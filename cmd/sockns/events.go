@@ -23,7 +23,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 interrupted or the controller ends: what was changed and why, who changed
 nftables behind its back, policies loaded and broken, members that come and go.
 With -o json each event is a line of JSON. docs/operations.md lists the kinds.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var wanted []events.Kind
 			for _, k := range kinds {

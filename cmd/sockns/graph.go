@@ -28,7 +28,7 @@ Mermaid leave out edges that exist only because both ends allow anybody, unless
   sockns graph -f policy.yaml -o dot | dot -Tsvg > graph.svg
   sockns graph -f policy.yaml -o mermaid --around web
   sockns graph -f policy.yaml -o json | jq '.edges[] | select(.to == "db") | .from'`,
-		Args:        cobra.NoArgs,
+		Args:        noArguments,
 		Annotations: map[string]string{outputsKey: "dot,mermaid,html,json"},
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load(files)

@@ -52,7 +52,7 @@ the difference, and apply it.`,
   sockns learn web -f policy.yaml --remembered
   sockns watch -o json > seen.json
   sockns learn web -f policy.yaml --from seen.json`,
-		Args:        cobra.ExactArgs(1),
+		Args:        oneArgument("socket namespace"),
 		Annotations: map[string]string{outputsKey: "yaml,diff,json"},
 		RunE:        func(cmd *cobra.Command, args []string) error { return c.learn(cmd.Context(), args[0], &f) },
 	}

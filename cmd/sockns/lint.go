@@ -26,7 +26,7 @@ line of its own above:
 The exit status is 0 if nothing is found, 1 if something is, 2 on an error.`,
 		Example: `  sockns lint -f policy.yaml
   sockns lint -f /etc/sockns -o sarif > sockns.sarif`,
-		Args:        cobra.NoArgs,
+		Args:        noArguments,
 		Annotations: map[string]string{outputsKey: "text,json,sarif", errorStatusKey: "2"},
 		RunE: func(*cobra.Command, []string) error {
 			found, err := c.lint(files)

@@ -28,7 +28,7 @@ from version control for example. What means the same is not listed.
 
 With --detailed-exitcode the exit status is 0 if nothing would change, 2 if
 something would, and 1 on an error.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load(files)
 			if err != nil {

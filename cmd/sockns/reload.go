@@ -18,7 +18,7 @@ their policy is in force. It does so by itself when the files change; reload is
 for file systems that do not say so, and for scripts that want to know the
 outcome. If the files are broken, the last good policy stays in force and the
 exit status is 1.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			broken, err := api.NewClient(controller.RuntimeDir()).Reload(cmd.Context())
 			switch {

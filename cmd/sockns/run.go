@@ -31,7 +31,7 @@ over a socket in its runtime directory.
 With --confirm an edit of the files goes back unless "sockns confirm" follows in
 time, also if the controller dies meanwhile. What the files hold at the start is
 in force at once.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return fmt.Errorf("no policy: name a file or a directory with -f")

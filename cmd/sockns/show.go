@@ -57,7 +57,7 @@ and maps, and an estimate in nanoseconds of a machine that sends a datagram over
 lo in 600. "connect" is in output, not through lo; over lo it is "accept" of the
 receiver and then "local" of the sender, both in input. Packets of a TCP
 connection that exists cost one rule.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load(files)
 			if err != nil {

@@ -26,7 +26,7 @@ rules are not enforced as asked.
 
 If a controller runs, it is asked which policy it keeps in force, since when,
 what is wrong with its files, what it misses and what it had to repair.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var policy *model.Policy
 			if len(files) > 0 {

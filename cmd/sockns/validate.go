@@ -19,7 +19,7 @@ the findings of lint, which has more about them.
 
 The exit status is 0 if the policy can be used, with or without warnings, and 1
 if it can't.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if c.output == "json" {
 				return c.validateJSON(files)

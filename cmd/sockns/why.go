@@ -25,7 +25,7 @@ The controller remembers the last 32 of each socket namespace since it was
 started; watch shows them as they happen.`,
 		Example: `  sockns why web
   sockns why 4242`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArgument("process or socket namespace"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			why, err := api.NewClient(controller.RuntimeDir()).Why(cmd.Context(), args[0])
 			if err != nil {

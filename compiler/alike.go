@@ -9,7 +9,8 @@ import (
 )
 
 // lowerPolicies lowers the rules of each namespace and template, those that
-// say the same once: it is most of the work where thousands share few policies.
+// say the same once if they share: it is most of the work where thousands share
+// few policies.
 func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
 	policies := make(map[string]*chains, len(spaces)) // by the name of the namespace or template
 	alike := make(map[string]*chains)

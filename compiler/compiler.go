@@ -11,7 +11,7 @@
 //	transports a list that is much of TCP and of UDP is written for each
 //	questions  what is dear to find out is asked as late as it can be
 //	policy     the chains of one socket namespace: connect, local, accept, self
-//	share      namespaces with the same rules get the same chains, named by content
+//	share      chains are named by content; many namespaces share those with the same
 //	assemble   maps from cgroups to chains, and the base chains that ask them
 //	notes      what differs from what was asked
 //
@@ -43,11 +43,23 @@ type Device struct {
 
 // Compile compiles a policy that has no errors. A device namespace that is
 // absent from the facts does not exist now and gets no table.
-func Compile(p *model.Policy, f Facts) *Program { return CompileWith(p, f, AllPasses) }
+// Namespaces share their chains if there are many.
+func Compile(p *model.Policy, f Facts) *Program {
+	return compile(p, f, func(spaces []*space) Passes {
+		if many(spaces) {
+			return AllPasses
+		}
+		return AllPasses &^ PassShare
+	})
+}
 
 // CompileWith compiles with some of the optimising passes alone. What is decided
 // is the same.
 func CompileWith(p *model.Policy, f Facts, passes Passes) *Program {
+	return compile(p, f, func([]*space) Passes { return passes })
+}
+
+func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
 	prog := &Program{Notes: notes(p, f)}
 	for _, d := range p.DeviceNamespaces {
 		facts, ok := f.Devices[d.Name]
@@ -60,13 +72,13 @@ func CompileWith(p *model.Policy, f Facts, passes Passes) *Program {
 	return prog
 }
 
-func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts, passes Passes) (*nft.Table, *Index) {
+func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts, passes func([]*space) Passes) (*nft.Table, *Index) {
 	spaces := spacesOf(p, device, f)
 	if len(spaces) == 0 {
 		return nil, nil
 	}
 	ids := identities(spaces)
-	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, passes: passes}
+	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, passes: passes(spaces)}
 	r.deep, r.always = levelsOf(spaces)
 	policies := lowerPolicies(r, spaces)
 	share(r, spaces, policies)

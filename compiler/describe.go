@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/sockns/sockns/nft"
 )
@@ -16,31 +17,53 @@ type Described struct {
 	Identity uint32
 	Rules    []string // "connect 1: may connect db tcp/5432"; nil for an instance, whose template has them
 	Members  []string // cgroup paths
-	// Counters are those of the rules, in the same order; namespaces that share
-	// their rules share the figures.
+	// Counters are those of the rules, in the same order. Instances of a
+	// template, and many namespaces with the same rules, share the figures.
 	Counters []Counted
 	// Policy names the chains that its rules are in, which others may share.
 	Policy string
+	// AuditSince is since when Counters says what would have been refused; zero
+	// if nothing is in audit.
+	AuditSince time.Time
 }
 
 // Counted is a rule with the packets that it decided.
 type Counted struct {
-	Rule    string `json:"rule"`
-	Packets uint64 `json:"packets"`
-	Hook    string `json:"hook"`
-	Number  string `json:"number"` // in the hook's list, from 1, or "default"
-	Allowed bool   `json:"allowed"`
+	Rule    string  `json:"rule"` // with hook and number: "connect 2: may not connect any"
+	Packets uint64  `json:"packets"`
+	Hook    string  `json:"hook"`
+	Number  string  `json:"number"` // in the hook's list, from 1, or "default"
+	Name    string  `json:"name"`   // its words, or "default": the same wherever it stands in the list
+	Outcome Outcome `json:"outcome"`
 }
 
-// counted reads the words of a rule's comment: "connect 2: may not connect any".
-func counted(words string) Counted {
+// Tag is what the syscall tier counts the rule by, see [syscalls.Tally].
+func (c *Counted) Tag() uint32 { return tagOf(c.Name) }
+
+// counted reads a rule and the words of its comment: "connect 2: may not connect any".
+func counted(r *nft.Rule) Counted {
+	words := wordsOf(r.Comment)
 	head, rest, _ := strings.Cut(words, ": ")
 	hook, number, _ := strings.Cut(head, " ")
-	allowed := !strings.HasPrefix(rest, "may not ")
+	c := Counted{Rule: words, Hook: hook, Number: number, Name: rest, Outcome: Allowed}
+	denies := strings.HasPrefix(rest, "may not ")
 	if number == "default" {
-		allowed = rest == "allow"
+		denies, c.Name = rest != "allow", DefaultName
 	}
-	return Counted{Rule: words, Hook: hook, Number: number, Allowed: allowed}
+	if denies {
+		c.Outcome = Audited
+	}
+	for _, s := range r.Statements {
+		switch s := s.(type) {
+		case nft.Counter:
+			c.Packets += s.Packets
+		case nft.Verdict:
+			if strings.HasPrefix(s.Chain, refusePrefix) {
+				c.Outcome = Refused
+			}
+		}
+	}
+	return c
 }
 
 // Describe reads back what a table says about socket namespaces, sorted by
@@ -60,7 +83,7 @@ func Describe(t *nft.Table) []Described {
 				policy, _ := policyOf(e.Verdict.Chain)
 				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), Policy: policy}
 				if w := words[policy]; w != nil && templateOf(e.Comment) == e.Comment {
-					d.Rules, d.Counters = w.rules, w.counters
+					d.Rules, d.Counters, d.AuditSince = w.rules, w.counters, w.auditSince
 				}
 				out = append(out, d)
 			}
@@ -81,8 +104,9 @@ func Describe(t *nft.Table) []Described {
 
 // described is a policy in words: its rules by hook and index.
 type described struct {
-	rules    []string
-	counters []Counted
+	rules      []string
+	counters   []Counted
+	auditSince time.Time
 }
 
 // wordsOfPolicies returns the words of each policy's rules. A rule of the policy
@@ -105,14 +129,20 @@ func wordsOfPolicies(t *nft.Table) map[string]*described {
 				d = &described{}
 				words[policy] = d
 			}
-			of := rule{policy, wordsOf(r.Comment)}
-			i, known := place[of]
-			if !known {
-				i = len(d.counters)
-				place[of] = i
-				d.counters = append(d.counters, counted(of.words))
+			n := counted(&r)
+			of := rule{policy, n.Rule}
+			if i, known := place[of]; known {
+				d.counters[i].Packets += n.Packets
+				if n.Outcome == Refused { // another of its rules only leads there
+					d.counters[i].Outcome = Refused
+				}
+			} else {
+				place[of] = len(d.counters)
+				d.counters = append(d.counters, n)
 			}
-			d.counters[i].Packets += packets(r)
+		}
+		if d := words[policy]; d != nil && strings.HasPrefix(c.Comment, auditComment) {
+			d.auditSince, _ = time.Parse(time.RFC3339, c.Comment[len(auditComment):])
 		}
 	}
 	for _, d := range words {
@@ -122,15 +152,6 @@ func wordsOfPolicies(t *nft.Table) map[string]*described {
 		}
 	}
 	return words
-}
-
-func packets(r nft.Rule) uint64 {
-	for _, s := range r.Statements {
-		if c, ok := s.(nft.Counter); ok {
-			return c.Packets
-		}
-	}
-	return 0
 }
 
 // policyOf returns the policy of a chain: web.0123456789 of

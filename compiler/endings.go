@@ -20,9 +20,13 @@ type ending struct {
 	errno model.Errno
 }
 
+// refusePrefix begins the names of the chains of endings, which nothing else
+// does: a dot is in no namespace's name.
+const refusePrefix = "refuse."
+
 // chain names the ending's chain.
 func (e ending) chain() string {
-	return fmt.Sprintf("refuse.%s.%s.%d.%s", e.end, e.hook, e.rule, strings.ToLower(string(e.errno)))
+	return fmt.Sprintf(refusePrefix+"%s.%s.%d.%s", e.end, e.hook, e.rule, strings.ToLower(string(e.errno)))
 }
 
 // marksMap maps each identity to itself, as a mark: nft(8) has no other way to

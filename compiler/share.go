@@ -10,11 +10,26 @@ import (
 	"github.com/sockns/sockns/nft"
 )
 
-// share names each policy by its content, so that namespaces with the same
-// rules use the same chains. The name begins with the first namespace that
-// has the policy, for the reader of nft list ruleset.
+// mostApart is how many namespaces, templates once, have chains of their own,
+// and so counters of their own, although others have the same rules. More of
+// them share: chains cost memory and time at each commit that adds an element.
+const mostApart = 128
+
+// many reports whether namespaces with the same rules share their chains.
+func many(spaces []*space) bool {
+	sources := make(map[string]bool)
+	for _, s := range spaces {
+		sources[s.source.Name] = true
+	}
+	return len(sources) > mostApart
+}
+
+// share names each policy by its content, so that what changes gets other
+// chains, and, where they are shared, namespaces with the same rules use the
+// same. The name begins with the first namespace that has the policy, for the
+// reader of nft list ruleset.
 func share(r *resolver, spaces []*space, policies map[string]*chains) {
-	names := make(map[[sha256.Size]byte]string) // by the digest of the content
+	names := make(map[[sha256.Size]byte]string) // by the digest of the content, if they are shared
 	taken := make(map[string]bool)
 	for _, s := range spaces {
 		c := policies[s.source.Name]
@@ -22,12 +37,9 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 			continue
 		}
 		sum := c.sum
-		if !r.passes.has(PassShare) {
-			sum = sha256.Sum256([]byte(s.source.Name + string(sum[:])))
-		}
-		if names[sum] == "" {
+		if names[sum] == "" || !r.passes.has(PassShare) {
 			short := shortDigest
-			for taken[hex.EncodeToString(sum[:short])] {
+			for r.passes.has(PassShare) && taken[hex.EncodeToString(sum[:short])] {
 				short++ // another policy's digest begins like this one's
 			}
 			taken[hex.EncodeToString(sum[:short])] = true

@@ -203,7 +203,7 @@ func (l *callLists) hook(h model.Hook) []syscalls.Entry {
 
 func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 	var list []syscalls.Entry
-	verdict := syscalls.Entry{Kind: syscalls.Verdict, Protocols: callProtocols(r), Action: syscalls.Allow, Rule: uint16(min(r.Index, 1<<16-1))}
+	verdict := syscalls.Entry{Kind: syscalls.Verdict, Protocols: callProtocols(r), Action: syscalls.Allow, Rule: uint16(min(r.Index, 1<<16-1)), Tag: RuleTag(r)}
 	if len(r.Ports) > 0 {
 		verdict.Needs |= syscalls.NeedPort
 		list = append(list, portEntries(mergePorts(r.Ports))...)

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"fmt"
+	"hash/fnv"
 	"path"
 	"strconv"
 	"strings"
@@ -13,11 +14,38 @@ import (
 // (NFTNL_UDATA_COMMENT_MAXLEN less the NUL).
 const commentMax = 127
 
+// What the parts of a rule's comment may take of it: the words are cut alike
+// wherever the rule is written, so that they stay its name.
+const (
+	wordsMax = 80
+	fileMax  = 20
+)
+
 // ruleComment is what a reader of nft list ruleset sees of a rule: the policy's
 // own words, and where they are written.
 func ruleComment(r *model.Rule) string {
-	where := " [" + path.Base(r.Pos.File) + ":" + strconv.Itoa(r.Pos.Line) + "]"
-	return fit(r.Hook.String()+" "+strconv.Itoa(r.Index)+": "+r.Words(), commentMax-len(where)) + where
+	where := " [" + fit(path.Base(r.Pos.File), fileMax) + ":" + strconv.Itoa(r.Pos.Line) + "]"
+	return fit(r.Hook.String()+" "+strconv.Itoa(r.Index)+": "+RuleName(r), commentMax-len(where)) + where
+}
+
+// RuleName returns the words by which counters know a rule: it keeps them when
+// others come and go around it.
+func RuleName(r *model.Rule) string { return fit(r.Words(), wordsMax) }
+
+// DefaultName is that of what decides where no rule does.
+const DefaultName = "default"
+
+// RuleTag returns the number that stands for a rule's name in the counts of the
+// syscall tier; that of a default is 0.
+func RuleTag(r *model.Rule) uint32 { return tagOf(RuleName(r)) }
+
+func tagOf(name string) uint32 {
+	if name == DefaultName {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return max(h.Sum32(), 1)
 }
 
 func defaultComment(n *model.SocketNamespace, h model.Hook) string {

@@ -1,40 +1,66 @@
 package controller
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/syscalls"
 )
 
-// Count is how often one rule, or one default, decided.
-type Count struct {
-	Device    string
-	Namespace string // of namespaces that share their rules, the first by name
-	Hook      string // bind, connect, accept
-	Rule      string // its number in the hook's list, from 1, or "default"
-	Allowed   bool
-	// Calls says that system calls were counted, in which case no packet was
-	// made, and not packets.
-	Calls bool
-	N     uint64
+// Counts is what the rules of one socket namespace, or instance of a template,
+// have decided. The kernel counts: a new controller goes on where the last one
+// was, edits of the policy keep the counts of the rules that they leave alone,
+// and a reboot or `sockns delete` ends them.
+type Counts struct {
+	// CountedUnder is the template of an instance, or another namespace with
+	// the same rules, whose packets counts have those of this one in them. It is
+	// empty for a namespace that is counted alone.
+	CountedUnder string `json:"countedUnder,omitempty"`
+	// AuditSince is since when the counts say what enforcing would have refused;
+	// zero if nothing is in audit.
+	AuditSince time.Time   `json:"auditSince,omitzero"`
+	Rules      []RuleCount `json:"rules,omitempty"`
 }
 
-// Counts reads what the rules in some device namespaces have decided since
-// they are in the kernel. Device namespaces that are not there are passed over.
-func (h *Host) Counts(devices []DeviceState) ([]Count, error) {
-	refused, err := h.refusedCalls()
+// RuleCount is how often one rule, or one default, decided.
+type RuleCount struct {
+	Hook    string           `json:"hook"`    // bind, connect, accept
+	Number  string           `json:"number"`  // in the hook's list, from 1, or "default"
+	Name    string           `json:"name"`    // "may connect db tcp/5432" or "default": the same wherever it stands
+	Text    string           `json:"text"`    // "connect 1: may connect db tcp/5432"
+	Outcome compiler.Outcome `json:"outcome"` // allow, refuse, or audit: would have been refused
+	// Packets are those that begin something. Calls are system calls; one that
+	// is refused makes no packet.
+	Packets uint64 `json:"packets"`
+	Calls   uint64 `json:"calls"`
+}
+
+// DeviceCounts is the counts of one device namespace by socket namespace.
+type DeviceCounts struct {
+	Device     string
+	Namespaces map[string]Counts
+}
+
+// Counts reads what the rules in some device namespaces have decided. Device
+// namespaces that are not there are passed over.
+func (h *Host) Counts(devices []DeviceState) ([]DeviceCounts, error) {
+	calls, err := h.tallies()
 	if err != nil {
 		return nil, err
 	}
-	var counts []Count
+	var counts []DeviceCounts
 	for _, d := range devices {
 		if !d.Present {
 			continue
 		}
 		dev, err := h.open(model.DeviceNamespace{Name: d.Name, Path: d.Path})
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it went just now
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -42,44 +68,76 @@ func (h *Host) Counts(devices []DeviceState) ([]Count, error) {
 		if err != nil {
 			return nil, err
 		}
-		counts = append(counts, countsOf(d.Name, compiler.Describe(table), refused)...)
+		h.figures.note(dev, table)
+		counts = append(counts, DeviceCounts{d.Name, countsOf(compiler.Describe(table), calls)})
 	}
 	return counts, nil
 }
 
-// countsOf returns the counts of one device namespace, each rule once.
-func countsOf(device string, described []compiler.Described, refused map[uint32][]CallsRefused) []Count {
-	type rule struct {
-		namespace, hook, rule string
-		allowed, calls        bool
-	}
-	sums := make(map[rule]uint64)
-	shared := make(map[string]bool)
+// countsOf returns the counts of the socket namespaces of one device namespace.
+func countsOf(described []compiler.Described, calls map[uint32][]syscalls.Tally) map[string]Counts {
+	first := make(map[string]compiler.Described) // by policy: who has the packets
 	for _, d := range described {
-		if !shared[d.Policy] {
-			shared[d.Policy] = len(d.Counters) > 0
-			for _, c := range d.Counters {
-				sums[rule{d.Name, c.Hook, c.Number, c.Allowed, false}] += c.Packets
+		if _, known := first[d.Policy]; !known && len(d.Counters) > 0 {
+			first[d.Policy] = d
+		}
+	}
+	all := make(map[string]Counts, len(described))
+	for _, d := range described {
+		under := first[d.Policy]
+		c := Counts{AuditSince: under.AuditSince}
+		if template, _, instance := strings.Cut(d.Name, "/"); instance {
+			c.CountedUnder = template
+		} else if under.Name != d.Name {
+			c.CountedUnder = under.Name
+		}
+		type called struct {
+			hook, name string
+			outcome    compiler.Outcome
+		}
+		seen := make(map[called]bool) // of two rules that say the same, the first decides
+		for _, rule := range under.Counters {
+			n := RuleCount{Hook: rule.Hook, Number: rule.Number, Name: rule.Name, Text: strings.TrimSpace(rule.Rule), Outcome: rule.Outcome}
+			if c.CountedUnder == "" {
+				n.Packets = rule.Packets
+			}
+			this := called{rule.Hook, rule.Name, rule.Outcome}
+			for _, t := range calls[d.Identity] {
+				if !seen[this] && model.Hooks[t.Hook].String() == rule.Hook && t.Tag == rule.Tag() && outcomeOfCall[t.Outcome] == rule.Outcome {
+					n.Calls += t.Count
+				}
+			}
+			seen[this] = true
+			if c.CountedUnder == "" || n.Calls > 0 {
+				c.Rules = append(c.Rules, n)
 			}
 		}
-		for _, c := range refused[d.Identity] {
-			sums[rule{d.Name, c.Hook, ruleName(c.Rule), false, true}] += c.Calls
-		}
+		all[d.Name] = c
 	}
-	counts := make([]Count, 0, len(sums))
-	for r, n := range sums {
-		counts = append(counts, Count{device, r.namespace, r.hook, r.rule, r.allowed, r.calls, n})
-	}
-	slices.SortFunc(counts, func(a, b Count) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Hook, b.Hook), cmp.Compare(a.Rule, b.Rule), cmp.Compare(fmt.Sprint(a.Calls), fmt.Sprint(b.Calls)))
-	})
-	return counts
+	return all
 }
 
-// ruleName returns the number of a rule, or "default" for 0.
-func ruleName(rule int) string {
-	if rule == 0 {
-		return "default"
+var outcomeOfCall = map[syscalls.Outcome]compiler.Outcome{
+	syscalls.Refused: compiler.Refused, syscalls.Audited: compiler.Audited, syscalls.Logged: compiler.Allowed,
+}
+
+// tallies reads the counts of the syscall tier, by identity. Those of rules
+// that are no more are among them.
+func (h *Host) tallies() (map[uint32][]syscalls.Tally, error) {
+	tier, err := syscalls.Open(h.Instance())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return fmt.Sprint(rule)
+	if err != nil {
+		return nil, err
+	}
+	defer tier.Close()
+	list, err := tier.Tallies()
+	byIdentity := make(map[uint32][]syscalls.Tally)
+	for _, t := range list {
+		if int(t.Hook) < len(model.Hooks) {
+			byIdentity[t.Identity] = append(byIdentity[t.Identity], t)
+		}
+	}
+	return byIdentity, err
 }

@@ -26,6 +26,7 @@ type Host struct {
 	devices map[string]*hostDevice
 	support *syscalls.Support // nil until asked
 	tier    *syscalls.Tier    // nil until it is changed or followed
+	figures *figures          // what rules had counted
 }
 
 // hostDevice is an open device namespace.
@@ -51,7 +52,7 @@ func OpenHost() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{Cgroups: tree, home: home, devices: make(map[string]*hostDevice)}, nil
+	return &Host{Cgroups: tree, home: home, devices: make(map[string]*hostDevice), figures: newFigures()}, nil
 }
 
 // Close closes all that the host has open. Nothing changes in the kernel.

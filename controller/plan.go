@@ -115,6 +115,7 @@ func (h *Host) planDevice(dev *hostDevice, want *nft.Table) (DevicePlan, error) 
 		return DevicePlan{}, fmt.Errorf("device namespace %s: table inet %s there is not of this sockns (it says %q): remove it with `sockns delete` in the network namespace that made it, or with `nft delete table inet %s`",
 			dev.name, compiler.TableName, have.Comment, compiler.TableName)
 	}
+	h.figures.carry(dev, have, want)
 	dp := DevicePlan{
 		Name: dev.name, Old: have, New: want, Generation: generation, dev: dev,
 		Change: nft.Diff(have, want),

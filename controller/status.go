@@ -2,9 +2,6 @@ package controller
 
 import (
 	"bytes"
-	"cmp"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,17 +39,8 @@ type NamespaceStatus struct {
 	Sockets int            `json:"sockets"`
 	// Elsewhere counts processes of its cgroups that sit in another network
 	// namespace, where the rules do not cover them.
-	Elsewhere int                `json:"processesElsewhere"`
-	Rules     []compiler.Counted `json:"rules,omitempty"`
-	// Calls counts the calls that the syscall tier refused, which made no packet.
-	Calls []CallsRefused `json:"refusedCalls,omitempty"`
-}
-
-// CallsRefused counts the calls that one rule refused.
-type CallsRefused struct {
-	Hook  string `json:"hook"`
-	Rule  int    `json:"rule"` // from 1; 0 is the default
-	Calls uint64 `json:"calls"`
+	Elsewhere int `json:"processesElsewhere"`
+	Counts
 }
 
 // MemberStatus is a cgroup that the kernel knows as a member.
@@ -80,7 +68,7 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 			missing = append(missing, compiler.Missing{Namespace: m.Namespace, Member: m.Member})
 		}
 	}
-	refused, err := h.refusedCalls()
+	calls, err := h.tallies()
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +81,7 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 		status.Notes = plan.Notes
 	}
 	for _, dev := range devices {
-		ds, err := h.deviceStatus(dev, paths, missing, refused)
+		ds, err := h.deviceStatus(dev, paths, missing, calls)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +90,7 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 	return status, nil
 }
 
-func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []compiler.Missing, refused map[uint32][]CallsRefused) (DeviceStatus, error) {
+func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []compiler.Missing, calls map[uint32][]syscalls.Tally) (DeviceStatus, error) {
 	ds := DeviceStatus{Name: dev.name, Namespaces: []NamespaceStatus{}}
 	table, err := dev.table()
 	if err != nil {
@@ -132,8 +120,10 @@ func (h *Host) deviceStatus(dev *hostDevice, paths map[uint64]string, missing []
 	for _, list := range byName {
 		slices.SortFunc(list, func(a, b MemberStatus) int { return strings.Compare(a.Cgroup, b.Cgroup) })
 	}
-	for _, d := range compiler.Describe(table) {
-		n := NamespaceStatus{Name: d.Name, Sockets: perName[d.Name], Rules: d.Counters, Members: []MemberStatus{}, Calls: refused[d.Identity]}
+	described := compiler.Describe(table)
+	counts := countsOf(described, calls)
+	for _, d := range described {
+		n := NamespaceStatus{Name: d.Name, Sockets: perName[d.Name], Members: []MemberStatus{}, Counts: counts[d.Name]}
 		n.Members = append(n.Members, byName[d.Name]...)
 		for _, m := range n.Members {
 			if m.Current {
@@ -162,31 +152,6 @@ func (h *Host) syscallState() SyscallState {
 		s.Why = "the programs do not run: apply again"
 	}
 	return s
-}
-
-// refusedCalls reads the counts of the syscall tier, by identity.
-func (h *Host) refusedCalls() (map[uint32][]CallsRefused, error) {
-	tier, err := syscalls.Open(h.Instance())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer tier.Close()
-	list, err := tier.Tallies()
-	byIdentity := make(map[uint32][]CallsRefused)
-	for _, r := range list {
-		if r.Outcome == syscalls.Refused && int(r.Hook) < len(model.Hooks) {
-			byIdentity[r.Identity] = append(byIdentity[r.Identity], CallsRefused{model.Hooks[r.Hook].String(), int(r.Rule), r.Count})
-		}
-	}
-	for _, l := range byIdentity {
-		slices.SortFunc(l, func(a, b CallsRefused) int {
-			return cmp.Or(strings.Compare(a.Hook, b.Hook), cmp.Compare(a.Rule, b.Rule))
-		})
-	}
-	return byIdentity, err
 }
 
 func listSockets(dev *hostDevice) ([]sockdiag.Socket, error) {

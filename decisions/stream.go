@@ -85,10 +85,9 @@ type counted struct {
 
 // tally is a row of syscalls.Tally.
 type tally struct {
-	identity uint32
-	hook     model.Hook
-	rule     int
-	outcome  compiler.Outcome
+	identity, tag uint32
+	hook          model.Hook
+	outcome       compiler.Outcome
 }
 
 // Call takes the report of a call, decided at a time. process is its process,
@@ -103,7 +102,7 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		return
 	}
 	e := s.event(v, &c)
-	k := tally{c.identity, c.hook, c.rule, c.outcome}
+	k := tally{c.identity, r.Tag, c.hook, c.outcome}
 	if last, known := s.accounted[k]; known && c.number > last+1 {
 		e.Decided.Unreported = c.number - last - 1
 	}
@@ -127,7 +126,7 @@ func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) {
 		if int(t.Hook) >= len(model.Hooks) || int(t.Outcome) >= len(outcomeOfCall) {
 			continue
 		}
-		k := tally{t.Identity, model.Hooks[t.Hook], int(t.Rule), outcomeOfCall[t.Outcome]}
+		k := tally{t.Identity, t.Tag, model.Hooks[t.Hook], outcomeOfCall[t.Outcome]}
 		last, known := s.accounted[k]
 		if !known || t.Count <= last || s.view == nil {
 			continue
@@ -137,7 +136,11 @@ func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) {
 			if _, ok := s.view.name(device, t.Identity); !ok {
 				continue
 			}
-			c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: k.rule, identity: t.Identity}
+			rule, there := s.view.ruleOfTag(device, t.Identity, k.hook, t.Tag)
+			if !there {
+				break // of a former policy
+			}
+			c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: rule, identity: t.Identity}
 			e := s.event(s.view, &c)
 			e.Decided.Count, e.Decided.Unreported = 0, t.Count-last
 			s.publish(e)

@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 		f.Members = append(f.Members, compiler.Member{Namespace: name, Path: "/" + name, ID: uint64(i + 1), Level: 1})
 	}
 	w := &world{T: t, now: time.Unix(1000, 0)}
-	w.index = compiler.Compile(p, f).Devices[0].Index
+	w.index = compiler.CompileWith(p, f, compiler.AllPasses).Devices[0].Index
 	w.view = NewView(p, map[string]*compiler.Index{model.HostDevice: w.index}, map[uint64]string{7: model.HostDevice})
 	w.stream = New(func(e events.Event) {
 		w.events = append(w.events, e)
@@ -184,9 +184,10 @@ func address(s string) syscalls.Address { return syscalls.AddressOf(netip.MustPa
 
 func TestCalls(t *testing.T) {
 	w := newWorld(t)
+	tag := compiler.RuleTag(&w.view.policy.Namespace("web").Connect[0])
 	refused := syscalls.Report{
 		Count: 1, Netns: 7, Identity: w.id("web"), Local: address("10.0.0.1"), Remote: address("10.0.0.9"), Port: 443,
-		Error: 13, Rule: 1, Hook: 1, Protocol: syscalls.TCP,
+		Error: 13, Rule: 1, Tag: tag, Hook: 1, Protocol: syscalls.TCP,
 	}
 	curl := &events.Actor{PID: 42, Process: "curl", Unit: "web.service"}
 	w.stream.Call(&refused, curl, w.now, w.now)
@@ -201,8 +202,8 @@ func TestCalls(t *testing.T) {
 	w.stream.Call(&refused, curl, w.now, w.now)
 	w.wait(2 * window)
 	w.want("web refused tcp 10.0.0.1 -> 10.0.0.9:443 with EACCES by connect rule 1 at policy.yaml:6, pid 42 (curl) of web.service, 4 times, and 96 more of this rule")
-	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Rule: 1, Count: 1101}}, w.now)
-	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Rule: 1, Count: 1101}}, w.now)
+	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Tag: tag, Count: 1101}}, w.now)
+	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Tag: tag, Count: 1101}}, w.now)
 	if e := w.events[len(w.events)-1].Decided; e.Count != 0 || e.Unreported != 1000 {
 		t.Errorf("%+v", e)
 	}

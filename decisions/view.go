@@ -1,6 +1,7 @@
 package decisions
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/sockns/sockns/compiler"
@@ -75,6 +76,18 @@ func (v *View) sharing(device string, identity uint32) []string {
 		return nil
 	}
 	return ix.Sharing(name)
+}
+
+// ruleOfTag returns which rule of a namespace the syscall tier counts under a
+// tag; 0 is the default.
+func (v *View) ruleOfTag(device string, identity uint32, h model.Hook, tag uint32) (int, bool) {
+	name, _ := v.name(device, identity)
+	n := v.names.Namespace(name)
+	if n == nil || tag == 0 {
+		return 0, n != nil
+	}
+	i := slices.IndexFunc(n.Rules(h), func(r model.Rule) bool { return compiler.RuleTag(&r) == tag })
+	return i + 1, i >= 0
 }
 
 // rule returns a rule in words, its place, and whether it alone is in audit.

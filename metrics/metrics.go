@@ -20,7 +20,7 @@ import (
 type Source interface {
 	State(context.Context) (*controller.State, error)
 	// Counts reads what the rules decided, in these device namespaces.
-	Counts([]controller.DeviceState) ([]controller.Count, error)
+	Counts([]controller.DeviceState) ([]controller.DeviceCounts, error)
 }
 
 // Metrics counts events. Its methods are safe for concurrent use.

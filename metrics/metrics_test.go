@@ -10,19 +10,22 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/events"
 )
 
 type fake struct {
 	state  controller.State
-	counts []controller.Count
+	counts []controller.DeviceCounts
 	err    error
 }
 
 func (f *fake) State(context.Context) (*controller.State, error) { return &f.state, nil }
 
-func (f *fake) Counts([]controller.DeviceState) ([]controller.Count, error) { return f.counts, f.err }
+func (f *fake) Counts([]controller.DeviceState) ([]controller.DeviceCounts, error) {
+	return f.counts, f.err
+}
 
 func full() *fake {
 	return &fake{
@@ -33,11 +36,18 @@ func full() *fake {
 				{Name: "blue"},
 			},
 		},
-		counts: []controller.Count{
-			{Device: "host", Namespace: "web", Hook: "connect", Rule: "1", Allowed: true, N: 7},
-			{Device: "host", Namespace: "web", Hook: "connect", Rule: "default", N: 3},
-			{Device: "host", Namespace: "web", Hook: "connect", Rule: "default", Calls: true, N: 5},
-		},
+		counts: []controller.DeviceCounts{{Device: "host", Namespaces: map[string]controller.Counts{
+			"web": {Rules: []controller.RuleCount{
+				{Hook: "connect", Number: "1", Name: "may connect db", Outcome: compiler.Allowed, Packets: 7},
+				{Hook: "connect", Number: "2", Name: "may connect db", Outcome: compiler.Allowed},
+				{Hook: "connect", Number: "3", Name: "may not connect any udp, in audit", Outcome: compiler.Audited, Packets: 4, Calls: 2},
+				{Hook: "connect", Number: "default", Name: "default", Outcome: compiler.Refused, Packets: 3, Calls: 5},
+			}},
+			"api": {CountedUnder: "web", Rules: []controller.RuleCount{
+				{Hook: "connect", Number: "default", Name: "default", Outcome: compiler.Refused, Calls: 1},
+			}},
+			"user/1000": {CountedUnder: "user"},
+		}}},
 	}
 }
 
@@ -96,12 +106,21 @@ func TestMetrics(t *testing.T) {
 		`sockns_policy_loaded_timestamp_seconds 1.7000000005e+09`,
 		`sockns_policy_broken 1`,
 		`sockns_reconcile_failing 0`,
-		`sockns_allowed_packets_total{device_namespace="host",hook="connect",rule="1",socket_namespace="web"} 7`,
+		`sockns_allowed_packets_total{device_namespace="host",hook="connect",rule="may connect db",socket_namespace="web"} 7`,
+		`sockns_audited_packets_total{device_namespace="host",hook="connect",rule="may not connect any udp, in audit",socket_namespace="web"} 4`,
+		`sockns_audited_calls_total{device_namespace="host",hook="connect",rule="may not connect any udp, in audit",socket_namespace="web"} 2`,
+		`sockns_refused_calls_total{device_namespace="host",hook="connect",rule="default",socket_namespace="api"} 1`,
+		`sockns_counters_shared{counted_under="web",device_namespace="host",socket_namespace="api"} 1`,
 		`sockns_refused_packets_total{device_namespace="host",hook="connect",rule="default",socket_namespace="web"} 3`,
 		`sockns_refused_calls_total{device_namespace="host",hook="connect",rule="default",socket_namespace="web"} 5`,
 	} {
 		if !lines[want] {
 			t.Errorf("missing: %s", want)
+		}
+	}
+	for _, absent := range []string{`sockns_refused_packets_total{device_namespace="host",hook="connect",rule="default",socket_namespace="api"}`, "user/1000"} {
+		if strings.Contains(w.Body.String(), absent) {
+			t.Errorf("told although it is counted elsewhere: %s", absent)
 		}
 	}
 	if t.Failed() {

@@ -2,10 +2,12 @@ package metrics
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/controller"
 )
 
@@ -26,18 +28,34 @@ var (
 	loaded     = prometheus.NewDesc("sockns_policy_loaded_timestamp_seconds", "When the policy in force was loaded.", nil, nil)
 	broken     = prometheus.NewDesc("sockns_policy_broken", "1 while the policy files are broken and the last good policy is in force.", nil, nil)
 	failing    = prometheus.NewDesc("sockns_reconcile_failing", "1 while the last attempt to reconcile failed.", nil, nil)
-	allowed    = prometheus.NewDesc("sockns_allowed_packets_total", "Packets that begin something and that a rule allowed, since its rules are in the kernel.",
-		[]string{"device_namespace", "socket_namespace", "hook", "rule"}, nil)
-	refused = prometheus.NewDesc("sockns_refused_packets_total", "Packets that a rule refused, since its rules are in the kernel.",
-		[]string{"device_namespace", "socket_namespace", "hook", "rule"}, nil)
-	refusedCalls = prometheus.NewDesc("sockns_refused_calls_total", "System calls that a rule refused, which made no packet.",
-		[]string{"device_namespace", "socket_namespace", "hook", "rule"}, nil)
+	shared     = prometheus.NewDesc("sockns_counters_shared", "1 for a socket namespace whose packets are counted under another with the same rules.",
+		[]string{"device_namespace", "socket_namespace", "counted_under"}, nil)
+)
+
+// What the rules decided. The rule is its words, so that a series goes on when
+// rules are put before it.
+var (
+	ruleLabels = []string{"device_namespace", "socket_namespace", "hook", "rule"}
+	packets    = map[compiler.Outcome]*prometheus.Desc{
+		compiler.Allowed: prometheus.NewDesc("sockns_allowed_packets_total", "Packets that begin something and that a rule allowed.", ruleLabels, nil),
+		compiler.Refused: prometheus.NewDesc("sockns_refused_packets_total", "Packets that a rule refused.", ruleLabels, nil),
+		compiler.Audited: prometheus.NewDesc("sockns_audited_packets_total", "Packets that a rule in audit would have refused.", ruleLabels, nil),
+	}
+	calls = map[compiler.Outcome]*prometheus.Desc{
+		compiler.Refused: prometheus.NewDesc("sockns_refused_calls_total", "System calls that a rule refused, which made no packet.", ruleLabels, nil),
+		compiler.Audited: prometheus.NewDesc("sockns_audited_calls_total", "System calls that a rule in audit would have refused.", ruleLabels, nil),
+	}
 )
 
 // Describe implements prometheus.Collector.
 func (c *onDemand) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{members, missing, present, namespaces, loaded, broken, failing, allowed, refused, refusedCalls} {
+	for _, d := range []*prometheus.Desc{members, missing, present, namespaces, loaded, broken, failing, shared} {
 		ch <- d
+	}
+	for _, counters := range []map[compiler.Outcome]*prometheus.Desc{packets, calls} {
+		for _, d := range counters {
+			ch <- d
+		}
 	}
 }
 
@@ -72,22 +90,39 @@ func (c *onDemand) Collect(ch chan<- prometheus.Metric) {
 	}
 	counts, err := c.src.Counts(state.Devices)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(refused, err)
+		ch <- prometheus.NewInvalidMetric(packets[compiler.Refused], err)
 		return
 	}
-	for _, n := range counts {
-		ch <- prometheus.MustNewConstMetric(descOf(n), prometheus.CounterValue, float64(n.N), n.Device, n.Namespace, n.Hook, n.Rule)
+	for _, d := range counts {
+		for name, n := range d.Namespaces {
+			collectCounts(ch, d.Device, name, n)
+		}
 	}
 }
 
-func descOf(c controller.Count) *prometheus.Desc {
-	switch {
-	case c.Allowed:
-		return allowed
-	case c.Calls:
-		return refusedCalls
+// collectCounts tells of one socket namespace, or instance of a template,
+// whose packets are counted under the template.
+func collectCounts(ch chan<- prometheus.Metric, device, name string, n controller.Counts) {
+	if n.CountedUnder != "" && !strings.Contains(name, "/") {
+		ch <- prometheus.MustNewConstMetric(shared, prometheus.GaugeValue, 1, device, name, n.CountedUnder)
 	}
-	return refused
+	type series struct {
+		desc       *prometheus.Desc
+		hook, rule string
+	}
+	sums := make(map[series]uint64) // a rule that stands there twice is one
+	for _, r := range n.Rules {
+		if n.CountedUnder == "" {
+			sums[series{packets[r.Outcome], r.Hook, r.Name}] += r.Packets
+		}
+		if d := calls[r.Outcome]; d != nil {
+			of := series{d, r.Hook, r.Name}
+			sums[of] = max(sums[of], r.Calls)
+		}
+	}
+	for of, sum := range sums {
+		ch <- prometheus.MustNewConstMetric(of.desc, prometheus.CounterValue, float64(sum), device, name, of.hook, of.rule)
+	}
 }
 
 func number(b bool) float64 {

@@ -76,6 +76,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer observer.Close()
+	observer.ShareFigures(host)
 	s := &service{log: o.Log, observer: observer, systemd: newNotifier(o.Log)}
 	s.metrics = metrics.New(s, o.Version)
 	s.reconciler = controller.NewReconciler(host, controller.Options{
@@ -113,6 +114,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	work.Go(func() { s.reloadOn(serving, hangups) })
 	work.Go(func() { s.systemd.watchdog(serving, s.alive) })
+	work.Go(func() { s.rememberCounters(serving) })
 
 	err = s.reconciler.Run(ctx)
 	select {
@@ -166,10 +168,37 @@ func (s *service) Reload(ctx context.Context) (*controller.Broken, error) {
 }
 
 // Counts reads the counters of the rules.
-func (s *service) Counts(devices []controller.DeviceState) ([]controller.Count, error) {
+func (s *service) Counts(devices []controller.DeviceState) ([]controller.DeviceCounts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.observer.Counts(devices)
+}
+
+const (
+	// rememberInterval is how often the counters are read, so that tables that
+	// somebody removes come back with them; rememberShare bounds the time that
+	// it takes where reading takes long.
+	rememberInterval = 10 * time.Second
+	rememberShare    = 200
+)
+
+// rememberCounters reads the counters now and then.
+func (s *service) rememberCounters(ctx context.Context) {
+	next := time.NewTimer(rememberInterval)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		}
+		began := time.Now()
+		if state, err := s.State(ctx); err == nil {
+			began = time.Now()
+			_, _ = s.Counts(state.Devices) // what can't be read is told by metrics and status
+		}
+		next.Reset(max(rememberInterval, rememberShare*time.Since(began)))
+	}
 }
 
 // alive asks the reconciler for a sign of life.

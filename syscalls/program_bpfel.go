@@ -68,9 +68,10 @@ type programClientKey struct {
 type programDecision struct {
 	_        structs.HostLayout
 	Identity uint32
+	Tag      uint32
 	Hook     uint8
 	Outcome  uint8
-	Rule     uint16
+	Pad      uint16
 }
 
 type programListener struct {

@@ -48,6 +48,8 @@ type Report struct {
 	Identified    uint8
 	Family6       uint8
 	_             [3]uint8
+	Tag           uint32 // of the rule, see Tally
+	_             uint32
 	Command       [16]byte // comm of the calling thread
 }
 
@@ -63,9 +65,9 @@ func (a Address) Addr() netip.Addr {
 // Tally counts the decisions of one rule in one socket namespace.
 type Tally struct {
 	Identity uint32
-	Hook     uint8 // 0 bind, 1 connect, 2 accept
+	Tag      uint32 // Entry.Tag of the rule; 0: the default
+	Hook     uint8  // 0 bind, 1 connect, 2 accept
 	Outcome  Outcome
-	Rule     uint16 // from 1; 0: the default
 	Count    uint64
 }
 
@@ -75,15 +77,15 @@ func (t *Tier) Tallies() ([]Tally, error) { return tallies(t.maps["decisions"]) 
 
 func tallies(m *ebpf.Map) ([]Tally, error) {
 	var key struct {
-		Identity      uint32
+		Identity, Tag uint32
 		Hook, Outcome uint8
-		Rule          uint16
+		_             uint16
 	}
 	var value struct{ Count, Window, Reported uint64 }
 	var list []Tally
 	all := m.Iterate()
 	for all.Next(&key, &value) {
-		list = append(list, Tally{key.Identity, key.Hook, Outcome(key.Outcome), key.Rule, value.Count})
+		list = append(list, Tally{key.Identity, key.Tag, key.Hook, Outcome(key.Outcome), value.Count})
 	}
 	return list, all.Err()
 }

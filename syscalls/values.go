@@ -141,6 +141,7 @@ type Entry struct {
 	Action              Action
 	Error               uint16 // errno; 0: the hook's default
 	Rule                uint16 // from 1; 0: the default
+	Tag                 uint32 // names the rule wherever it stands in the list; 0: the default
 }
 
 // Append appends the entry as the programs read it.

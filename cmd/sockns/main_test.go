@@ -23,7 +23,20 @@ func TestMain(m *testing.M) {
 		"sockns":   main,
 		"holder":   holder,
 		"notified": notified,
+		"serve":    serve,
 	})
+}
+
+// serve listens on TCP addresses and holds what connects, until it is killed.
+func serve() {
+	for _, address := range os.Args[1:] {
+		if _, err := net.Listen("tcp", address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	fmt.Println("ready")
+	select {}
 }
 
 // holder keeps the lock of a command until it is killed.
@@ -87,7 +100,7 @@ func TestScripts(t *testing.T) {
 
 // TestKernelScripts runs the commands against the kernel. Each script has a
 // network namespace, named by the file $NS, and a cgroup, $CG from the root of
-// the tree and $CGDIR as a directory, with the children web and db.
+// the tree and $CGDIR as a directory, with the children web, db and other.
 //
 //	in N COMMAND...  runs it in the network namespace; N is its exit status
 //	policy FILE...   puts the values of $CG and $NS into files
@@ -131,7 +144,7 @@ func world(env *testscript.Env, mount string) error {
 	env.Setenv("CGDIR", dir)
 	env.Setenv("NS", "/run/netns/"+name)
 	env.Setenv("SOCKNS_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
-	children := []string{"web", "db"}
+	children := []string{"web", "db", "other"}
 	for _, d := range children {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/api"
+	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/controller"
 	"github.com/sockns/sockns/model"
 )
@@ -23,6 +24,12 @@ func (c *cli) statusCommand() *cobra.Command {
 stale if its cgroup is gone or was made anew since the kernel was told of it.
 With a policy, its members that do not exist are listed too, and which of its
 rules are not enforced as asked.
+
+The counters are the kernel's own: they go on when the policy is edited and when
+the controller is started anew, each as long as its rule is there. Packets are
+those that begin something; calls are those that the syscall tier refused, or
+would have. A namespace in audit says since when, and what enforcing would have
+refused by which rule; what was audited as a call comes as a packet too.
 
 If a controller runs, it is asked which policy it keeps in force, since when,
 what is wrong with its files, what it misses and what it had to repair.`,
@@ -60,7 +67,7 @@ what is wrong with its files, what it misses and what it had to repair.`,
 		},
 	}
 	fileFlag(cmd, &files)
-	cmd.Flags().BoolVar(&rules, "rules", true, "print the rules with the packets that each decided")
+	cmd.Flags().BoolVar(&rules, "rules", true, "print the rules with the packets and calls that each decided")
 	return cmd
 }
 
@@ -140,19 +147,43 @@ func (c *cli) printStatus(s *controller.Status, rules bool) {
 			if n.Elsewhere > 0 {
 				fmt.Fprintf(c.out, "    %s\n", c.yellow(fmt.Sprintf("%d of its processes are", n.Elsewhere)+" in another network namespace: not covered there"))
 			}
-			if !rules {
-				continue
-			}
-			for _, r := range n.Rules {
-				fmt.Fprintf(c.out, "    %8d  %s\n", r.Packets, strings.TrimSpace(r.Rule))
-			}
-			for _, r := range n.Calls {
-				by := "its default"
-				if r.Rule > 0 {
-					by = fmt.Sprintf("rule %d", r.Rule)
-				}
-				fmt.Fprintf(c.out, "    %8d  calls refused by %s %s\n", r.Calls, r.Hook, by)
-			}
+			c.printCounts(&n.Counts, rules)
 		}
 	}
+}
+
+// printCounts says what the rules decided, and what those in audit would have refused.
+func (c *cli) printCounts(n *controller.Counts, rules bool) {
+	if !n.AuditSince.IsZero() && n.CountedUnder == "" {
+		var packets, calls uint64
+		for _, r := range n.Rules {
+			if r.Outcome == compiler.Audited {
+				packets, calls = packets+r.Packets, calls+r.Calls
+			}
+		}
+		fmt.Fprintf(c.out, "    %s\n", c.yellow(fmt.Sprintf("in audit since %s: enforcing would have refused %s, %s",
+			clock(n.AuditSince), count(int(packets), "packet"), count(int(calls), "call"))))
+	}
+	if n.CountedUnder != "" {
+		fmt.Fprintf(c.out, "    its packets are counted under %s\n", c.bold(n.CountedUnder))
+	}
+	if !rules || len(n.Rules) == 0 {
+		return
+	}
+	fmt.Fprintf(c.out, "    %8s %8s  %-12s  %s\n", "packets", "calls", "", "rule")
+	for _, r := range n.Rules {
+		verb := fmt.Sprintf("%-12s", outcomeVerbs[r.Outcome])
+		switch {
+		case r.Packets+r.Calls == 0: // nothing to look at
+		case r.Outcome == compiler.Refused:
+			verb = c.red(verb)
+		case r.Outcome == compiler.Audited:
+			verb = c.yellow(verb)
+		}
+		fmt.Fprintf(c.out, "    %8d %8d  %s  %s\n", r.Packets, r.Calls, verb, r.Text)
+	}
+}
+
+var outcomeVerbs = map[compiler.Outcome]string{
+	compiler.Allowed: "allowed", compiler.Refused: "refused", compiler.Audited: "would refuse",
 }

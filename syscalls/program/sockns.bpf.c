@@ -120,6 +120,7 @@ struct entry {
 	__u8 action;    // VERDICT: UNDECIDED, ALLOW or DENY, and ACTION_ bits
 	__u16 error;    // 0: the hook's default
 	__u16 rule;     // from 1; 0: the default
+	__u32 tag;      // names the rule wherever it stands in the list; 0: the default
 };
 
 // BTF knows no type that only an inner map uses, hence the sizes.
@@ -157,7 +158,7 @@ struct {
 
 // How often each rule of each namespace decided, and how many of these
 // decisions were reported in the current window of time.
-struct decision { __u32 identity; __u8 hook; __u8 outcome; __u16 rule; };
+struct decision { __u32 identity; __u32 tag; __u8 hook; __u8 outcome; __u16 pad; };
 struct tally { __u64 count, window, reported; };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
@@ -187,6 +188,8 @@ struct report {
 	__u8 identified;   // peer is known, even if it is 0
 	__u8 family6;
 	__u8 pad[3];
+	__u32 tag;
+	__u32 pad2;
 	char comm[16];
 };
 struct {
@@ -344,7 +347,9 @@ struct question {
 	bool is_default;
 	bool logs;           // the rule that decided reports what it allows
 	__u16 error, rule;
+	__u32 tag;
 	__u16 audited, audited_error; // the first rule in audit that would have refused; 0: none
+	__u32 audited_tag;
 };
 
 static __always_inline const struct entry *entry_at(__u32 slot, __u32 index)
@@ -400,6 +405,7 @@ static long ask_entry(__u32 i, struct question *q)
 					if (!q->audited) {
 						q->audited = e->rule;
 						q->audited_error = e->error;
+						q->audited_tag = e->tag;
 					}
 					break;
 				}
@@ -407,6 +413,7 @@ static long ask_entry(__u32 i, struct question *q)
 				q->logs = (e->action & ACTION_LOGS) != 0;
 				q->error = e->error;
 				q->rule = e->rule;
+				q->tag = e->tag;
 				q->is_default = e->kind == DEFAULT;
 				return 1;
 			}
@@ -435,9 +442,11 @@ __noinline int ask(struct question *q, const struct span *list)
 	q->is_default = on_stack.is_default;
 	q->error = on_stack.error;
 	q->rule = on_stack.rule;
+	q->tag = on_stack.tag;
 	q->logs = on_stack.logs;
 	q->audited = on_stack.audited;
 	q->audited_error = on_stack.audited_error;
+	q->audited_tag = on_stack.audited_tag;
 	return 0;
 }
 
@@ -511,7 +520,7 @@ static __always_inline __u64 tally(const struct decision *k, __u64 now)
 __noinline int report(ctx_t *ctx, const struct question *q, __u32 hook, __u32 outcome)
 {
 	if (!q) return 0;
-	struct decision k = { .identity = q->identity, .hook = hook, .outcome = outcome, .rule = q->rule };
+	struct decision k = { .identity = q->identity, .tag = q->tag, .hook = hook, .outcome = outcome };
 	__u64 now = bpf_ktime_get_boot_ns();
 	__u64 count = tally(&k, now);
 	if (!count) return 0;
@@ -538,6 +547,7 @@ __noinline int report(ctx_t *ctx, const struct question *q, __u32 hook, __u32 ou
 	if (sk) r->source_port = sk->src_port;
 	r->error = q->error;
 	r->rule = q->rule;
+	r->tag = q->tag;
 	r->hook = hook;
 	r->outcome = outcome;
 	r->protocol = q->protocol;
@@ -552,11 +562,14 @@ static __always_inline void report_audited(ctx_t *ctx, struct question *q, __u32
 {
 	if (!q->audited) return;
 	__u16 error = q->error, rule = q->rule;
+	__u32 tag = q->tag;
 	q->error = q->audited_error;
 	q->rule = q->audited;
+	q->tag = q->audited_tag;
 	report(ctx, q, hook, AUDITED);
 	q->error = error;
 	q->rule = rule;
+	q->tag = tag;
 }
 
 /* ---- who receives ---- */

@@ -100,13 +100,22 @@ func Carry(old, new *nft.Table, was *Figures, now time.Time) {
 			}
 		}
 	}
-	eachCounter(func(f figure, chain *nft.Chain, rule int) {
-		packets := uint64(0)
-		if o := kept[chain.Name]; o != nil && len(o.Rules) == len(chain.Rules) {
-			packets = counted(&o.Rules[rule]).Packets
+	for i := range new.Chains {
+		chain := &new.Chains[i]
+		o := kept[chain.Name]
+		for j := range chain.Rules {
+			if counterOf(&chain.Rules[j]) < 0 {
+				continue
+			}
+			packets := uint64(0)
+			if o != nil && len(o.Rules) == len(chain.Rules) {
+				packets = packetsOf(&o.Rules[j])
+			}
+			setCounter(chain, j, packets)
 		}
-		setCounter(chain, rule, packets)
-		rest[f] -= min(rest[f], packets)
+	}
+	eachCounter(func(f figure, chain *nft.Chain, rule int) {
+		rest[f] -= min(rest[f], packetsOf(&chain.Rules[rule]))
 	})
 	eachCounter(func(f figure, chain *nft.Chain, rule int) {
 		if o := kept[chain.Name]; rest[f] > 0 && (o == nil || len(o.Rules) != len(chain.Rules)) {
@@ -147,6 +156,13 @@ func merge(into, other *Figures) {
 // counterOf returns which statement of a rule is its counter, -1 if none is.
 func counterOf(r *nft.Rule) int {
 	return slices.IndexFunc(r.Statements, func(s nft.Statement) bool { _, ok := s.(nft.Counter); return ok })
+}
+
+func packetsOf(r *nft.Rule) uint64 {
+	if i := counterOf(r); i >= 0 {
+		return r.Statements[i].(nft.Counter).Packets
+	}
+	return 0
 }
 
 // setCounter sets the figure of a rule. Chains of one table may share their

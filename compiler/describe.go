@@ -53,14 +53,10 @@ func counted(r *nft.Rule) Counted {
 	if denies {
 		c.Outcome = Audited
 	}
+	c.Packets = packetsOf(r)
 	for _, s := range r.Statements {
-		switch s := s.(type) {
-		case nft.Counter:
-			c.Packets += s.Packets
-		case nft.Verdict:
-			if strings.HasPrefix(s.Chain, refusePrefix) {
-				c.Outcome = Refused
-			}
+		if v, ok := s.(nft.Verdict); ok && strings.HasPrefix(v.Chain, refusePrefix) {
+			c.Outcome = Refused
 		}
 	}
 	return c

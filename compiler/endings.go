@@ -101,10 +101,14 @@ func (e ending) report(whose []nft.Rule) []nft.Rule {
 	case EndOf: // the policy has set the mark, and the priority is the receiver's
 	}
 	prefix := Prefix{Outcome: Refused, End: e.end, Hook: e.hook, Rule: e.rule, Errno: e.errno}
-	log := []nft.Statement{
-		nft.Update{Set: reportedSet, Key: []nft.Field{priorityField, markField}, Limit: nft.Limit{Rate: reportedRate, Burst: reportedBurst}},
-		nft.Log{Prefix: prefix.String(), Group: LogGroup},
+	var log []nft.Statement
+	if e.end == EndTo {
+		// The connecting end's own refusal was counted by the policy, too.
+		log = append(log, nft.Counter{})
 	}
+	log = append(log,
+		nft.Update{Set: reportedSet, Key: []nft.Field{priorityField, markField}, Limit: nft.Limit{Rate: reportedRate, Burst: reportedBurst}},
+		nft.Log{Prefix: prefix.String(), Group: LogGroup})
 	if e.end != EndOut {
 		log = append(log, toMark, nft.Log{Prefix: PeerPrefix, Group: LogGroup})
 	}

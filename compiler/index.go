@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -29,6 +30,8 @@ type policyRef struct {
 	chains *chains
 	// instances names the set of the template's instances; empty if no rule asks for it.
 	instances string
+	// countedUnder is the first namespace that has the chains.
+	countedUnder string
 }
 
 // Serves reports whether the table has a place for a member of this socket
@@ -119,6 +122,10 @@ func (ix *Index) Sharing(name string) []string {
 	})
 }
 
+// CountedUnder returns the namespace or template whose counters have the packets
+// of a namespace or instance: of those that share their rules the first by name.
+func (ix *Index) CountedUnder(name string) string { return ix.policies[templateOf(name)].countedUnder }
+
 // Unmanaged reports whether an identity is that of the sockets that no socket
 // namespace claims.
 func Unmanaged(identity uint32) bool { return identity == unmanagedIdentity }
@@ -156,6 +163,15 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 		if set := instanceSet(name); r.names[name].Each != "" && named[set] {
 			ref.instances = set
 		}
+		ix.policies[name] = ref
+	}
+	first := make(map[string]string) // by the name of the chains
+	for _, name := range slices.Sorted(maps.Keys(policies)) {
+		ref := ix.policies[name]
+		if first[ref.chains.name] == "" {
+			first[ref.chains.name] = name
+		}
+		ref.countedUnder = first[ref.chains.name]
 		ix.policies[name] = ref
 	}
 	return ix

@@ -281,7 +281,7 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 			l.ask(e, transportsOf(r.Protocols), toRefuse)
 		}
 		log, tail := l.decide(r, end, model.ECONNREFUSED, pass)
-		if r.Action == model.Deny {
+		if r.Action == model.Deny || r.Log {
 			tail = append([]nft.Statement{nft.Counter{}}, tail...)
 		}
 		e.clause(dims, l.comment(r), log, tail...)

@@ -23,10 +23,10 @@ type recent struct {
 
 func newRecent() *recent { return &recent{last: make(map[string][]events.Event)} }
 
-// keep remembers a decision that enforcing comes to, under each namespace
-// whose it may be.
+// keep remembers a decision that was told and that enforcing comes to, under
+// each namespace whose it may be.
 func (r *recent) keep(e events.Event) {
-	if e.Decided.Behind {
+	if e.Decided.Behind || e.Decided.Count == 0 {
 		return
 	}
 	names := []string{e.Namespace}

@@ -55,7 +55,7 @@ func (r *Reconciler) sync(c cause) error {
 		}
 	}
 	r.devices, r.full = devices, false
-	r.witness.follow(r.viewOf(plan), r.host)
+	r.witness.follow(r.viewOf(plan), r.host, plan)
 	if err := r.trial.restored(); err != nil {
 		return err
 	}

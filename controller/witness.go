@@ -12,6 +12,7 @@ import (
 	"github.com/sockns/sockns/decisions"
 	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/nflog"
+	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/syscalls"
 )
 
@@ -33,18 +34,30 @@ type witness struct {
 
 // deviceLog is the listener of one device namespace.
 type deviceLog struct {
-	conn *nflog.Conn
-	ns   string // identity of the device namespace
+	conn  *nflog.Conn
+	table *nft.Conn // reads what is counted, apart from the reconciler
+	ns    string    // identity of the device namespace
+}
+
+func (l *deviceLog) close() {
+	l.conn.Close()
+	l.table.Close()
 }
 
 // testimony is what the goroutine that tells has.
 type testimony struct {
 	stream *decisions.Stream
-	// reports are those that are read; active says that some came since the
-	// tallies were read, lost how many packets were since that was told.
-	reports *syscalls.Reports
-	active  bool
-	lost    map[string]uint64
+	// counters are what is looked at for what went untold, by device namespace;
+	// "" is the syscall tier.
+	counters map[string]*counter
+	looking  bool // somebody reads counters
+}
+
+// counter is where the kernel counts decisions.
+type counter struct {
+	log     *deviceLog        // of a device namespace
+	reports *syscalls.Reports // of the syscall tier
+	active  bool              // there may be news since it was looked at
 }
 
 func newWitness(tell func(events.Event)) *witness {
@@ -54,33 +67,56 @@ func newWitness(tell func(events.Event)) *witness {
 	return w
 }
 
-// follow has what is decided from now on understood by a view, and listens
-// where it is decided.
-func (w *witness) follow(v *decisions.View, host *Host) {
+// follow has what is decided from now on understood by the view of a plan that
+// is in force, and listens where it is decided.
+func (w *witness) follow(v *decisions.View, host *Host, plan *Plan) {
+	other := w.view == nil || !w.view.Same(v)
 	w.view = v
 	now := time.Now()
 	w.hand(func(t *testimony) { t.stream.Use(v, now) })
 	w.followCalls(host)
 	for name, l := range w.logs {
 		if d := host.devices[name]; d == nil || identityKey(d) != l.ns {
-			l.conn.Close()
+			l.close()
 			delete(w.logs, name)
+			w.hand(func(t *testimony) { delete(t.counters, name); t.stream.Forget(name) })
 		}
 	}
-	for name, d := range host.devices {
-		if w.logs[name] != nil {
+	for _, planned := range plan.Devices {
+		name, d := planned.Name, host.devices[planned.Name]
+		if d == nil {
 			continue
 		}
-		conn, err := nflog.Open(d.ns.NetNS(), compiler.LogGroup)
-		if err != nil {
-			w.degraded(name, "decisions about packets are not told", err)
+		l := w.logs[name]
+		if l != nil && !other {
 			continue
 		}
-		l := &deviceLog{conn, identityKey(d)}
-		w.logs[name] = l
-		w.readers.Add(1)
-		go w.listen(name, l)
+		began := compiler.TellingsOf(planned.New)
+		w.hand(func(t *testimony) { t.stream.Begin(name, began) })
+		if l == nil {
+			w.hear(name, d)
+		}
 	}
+}
+
+// hear begins to listen in a device namespace.
+func (w *witness) hear(name string, d *hostDevice) {
+	table, err := nft.Open(d.ns.NetNS())
+	if err != nil {
+		w.degraded(name, "decisions about packets are not told", err)
+		return
+	}
+	conn, err := nflog.Open(d.ns.NetNS(), compiler.LogGroup)
+	if err != nil {
+		table.Close()
+		w.degraded(name, "decisions about packets are not told", err)
+		return
+	}
+	l := &deviceLog{conn, table, identityKey(d)}
+	w.logs[name] = l
+	w.hand(func(t *testimony) { t.counters[name] = &counter{log: l, active: true} })
+	w.readers.Add(1)
+	go w.listen(name, l)
 }
 
 func (w *witness) degraded(device, what string, err error) {
@@ -104,8 +140,17 @@ func (w *witness) followCalls(host *Host) {
 		w.degraded("", "decisions about calls are not told", err)
 		return
 	}
+	began, err := reports.Tallies()
+	if err != nil {
+		reports.Close()
+		w.degraded("", "decisions about calls are not told", err)
+		return
+	}
 	w.reports = reports
-	w.hand(func(t *testimony) { t.reports = reports })
+	w.hand(func(t *testimony) {
+		t.stream.BeginCalls(began)
+		t.counters[""] = &counter{reports: reports, active: true}
+	})
 	w.readers.Add(1)
 	go w.read(reports)
 }
@@ -123,7 +168,7 @@ func (w *witness) close() {
 		w.reports.Close()
 	}
 	for _, l := range w.logs {
-		l.conn.Close()
+		l.close()
 	}
 	w.readers.Wait()
 }
@@ -157,7 +202,7 @@ func (w *witness) read(reports *syscalls.Reports) {
 		}
 		decided := bootTime(report.Time)
 		w.hand(func(t *testimony) {
-			t.active = true
+			t.news("")
 			t.stream.Call(&report, process, decided, time.Now())
 		})
 	}
@@ -171,7 +216,6 @@ func bootTime(ns uint64) time.Time {
 // listen hands over the packets that a device namespace logs until it is closed.
 func (w *witness) listen(device string, l *deviceLog) {
 	defer w.readers.Done()
-	var lost uint64
 	for {
 		packet, err := l.conn.Receive()
 		if errors.Is(err, os.ErrClosed) {
@@ -181,32 +225,41 @@ func (w *witness) listen(device string, l *deviceLog) {
 			w.degraded(device, "decisions about packets are not told any more", err)
 			return
 		}
-		more := l.conn.Lost() - lost
-		lost += more
 		w.hand(func(t *testimony) {
-			t.lost[device] += more
+			t.news(device)
 			t.stream.Packet(device, &packet, time.Now())
 		})
+	}
+}
+
+// news says that something was decided, of which more may have been counted.
+func (t *testimony) news(where string) {
+	if c := t.counters[where]; c != nil {
+		c.active = true
 	}
 }
 
 const (
 	// lookInterval is how often what is held is looked at, while anything is.
 	lookInterval = 50 * time.Millisecond
-	// tallyInterval is how often what was lost or not reported is told.
-	tallyInterval = 2 * time.Second
+	// countInterval is how often counters are read while anything is decided,
+	// countShare bounds the time that it takes where reading takes long.
+	countInterval = 2 * time.Second
+	countShare    = 20
 )
 
 // run tells, one thing after another.
 func (w *witness) run() {
 	defer w.readers.Done()
-	t := &testimony{lost: make(map[string]uint64), stream: decisions.New(func(e events.Event) {
+	t := &testimony{counters: make(map[string]*counter), stream: decisions.New(func(e events.Event) {
 		w.recent.keep(e)
 		w.refusals.keep(e)
 		w.tell(e)
 	})}
-	look, tally := time.NewTimer(0), time.NewTimer(0)
-	looking, tallying := true, true
+	look, count := time.NewTimer(0), time.NewTimer(countInterval)
+	defer look.Stop()
+	defer count.Stop()
+	looking, counting := true, true
 	for {
 		select {
 		case f := <-w.heard:
@@ -215,38 +268,73 @@ func (w *witness) run() {
 				looking = true
 				look.Reset(lookInterval)
 			}
-			if !tallying {
-				tallying = true
-				tally.Reset(tallyInterval)
+			if !counting && !t.looking {
+				counting = true
+				count.Reset(countInterval)
 			}
 		case <-look.C:
 			if looking = !t.stream.Tick(time.Now()).IsZero(); looking {
 				look.Reset(lookInterval)
 			}
-		case <-tally.C:
-			tallying = false
-			w.tellLost(t, time.Now())
+		case <-count.C:
+			counting = false
+			w.look(t)
 		case <-w.done:
-			look.Stop()
-			tally.Stop()
 			return
 		}
 	}
 }
 
-// tellLost tells of decisions that were made and not told one by one.
-func (w *witness) tellLost(t *testimony, now time.Time) {
-	for device, n := range t.lost {
-		if n > 0 {
-			w.tell(events.Event{Time: now, Kind: events.Lost, Device: device, Lost: n, Message: "decisions about packets were logged faster than they could be read"})
+// look has the counters read where something was decided, in a goroutine of
+// its own, and what went untold told. Run calls it again if there was any.
+func (w *witness) look(t *testimony) {
+	due := make(map[string]*counter)
+	for where, c := range t.counters {
+		if c.active {
+			c.active = false
+			due[where] = c
 		}
-		delete(t.lost, device)
 	}
-	if !t.active {
+	if len(due) == 0 {
 		return
 	}
-	t.active = false
-	if list, err := t.reports.Tallies(); err == nil {
-		t.stream.Tallied(list, now)
-	}
+	t.looking = true
+	w.readers.Add(1)
+	go func() {
+		defer w.readers.Done()
+		began := time.Now()
+		tellings, tallies := make(map[string]*compiler.Tellings), []syscalls.Tally(nil)
+		for where, c := range due {
+			if c.log == nil {
+				tallies, _ = c.reports.Tallies() // gone: others follow
+				continue
+			}
+			if table, err := c.log.table.Table(compiler.TableName); err == nil {
+				tellings[where] = compiler.TellingsOf(table)
+			} else if !errors.Is(err, fs.ErrNotExist) { // somebody removed it: the reconciler brings it back
+				w.degraded(where, "what is decided is told in part", err)
+			}
+		}
+		wait := max(decisions.Settle, countShare*time.Since(began)-countInterval)
+		select {
+		case <-w.done:
+			return
+		case <-time.After(wait):
+		}
+		w.hand(func(t *testimony) {
+			t.looking = false
+			for where, c := range due {
+				if t.counters[where] != c {
+					continue // it is another one now
+				}
+				told := false
+				if c.log == nil && tallies != nil {
+					told = t.stream.Tallied(tallies, time.Now())
+				} else if f := tellings[where]; f != nil {
+					told = t.stream.Counted(where, f, time.Now())
+				}
+				c.active = c.active || told
+			}
+		})
+	}()
 }

@@ -35,7 +35,6 @@ type raw struct {
 	near     bool   // both ends are in the device namespace
 	packet   string // its headers; empty: a call
 	paired   bool   // the second packet told the other end
-	number   uint64 // of this decision among those of its rule; 0: unknown
 }
 
 var protocolOfBit = map[syscalls.Protocols]model.Protocol{
@@ -60,7 +59,7 @@ func fromCall(r *syscalls.Report, device string, process *events.Actor, now time
 	c := raw{
 		time: now, device: device, outcome: outcomeOfCall[r.Outcome], hook: model.Hooks[r.Hook], rule: int(r.Rule),
 		identity: r.Identity, peer: r.Peer, hasPeer: r.Identified != 0, near: r.Identified != 0,
-		protocol: protocolOfBit[r.Protocol], process: process, number: r.Count,
+		protocol: protocolOfBit[r.Protocol], process: process,
 	}
 	if r.Error != 0 && c.outcome != compiler.Allowed {
 		c.errno = model.Errno(unix.ErrnoName(unix.Errno(r.Error)))

@@ -28,19 +28,21 @@ const (
 // gives it the time with each call. What comes out is in order of time, but
 // for packets, which are held a little.
 type Stream struct {
-	emit      func(events.Event)
-	view      *View
-	before    *View // the view until since
-	since     time.Time
-	held      []raw // packets, oldest first
-	calls     map[call]time.Time
-	alike     map[likeness]*counted
-	accounted map[tally]uint64
+	emit    func(events.Event)
+	view    *View
+	before  *View // the view until since
+	since   time.Time
+	held    []raw // packets, oldest first
+	calls   map[call]time.Time
+	alike   map[likeness]*counted
+	ledgers map[string]*ledger // by device namespace
+	tallies map[tally]*account
 }
 
 // New returns a stream that hands its events to emit.
 func New(emit func(events.Event)) *Stream {
-	return &Stream{emit: emit, calls: make(map[call]time.Time), alike: make(map[likeness]*counted), accounted: make(map[tally]uint64)}
+	return &Stream{emit: emit, calls: make(map[call]time.Time), alike: make(map[likeness]*counted),
+		ledgers: make(map[string]*ledger), tallies: make(map[tally]*account)}
 }
 
 // Use has decisions from now on understood by another policy.
@@ -102,14 +104,7 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		return
 	}
 	e := s.event(v, &c)
-	k := tally{c.identity, r.Tag, c.hook, c.outcome}
-	if last, known := s.accounted[k]; known && c.number > last+1 {
-		e.Decided.Unreported = c.number - last - 1
-	}
-	if len(s.accounted) >= most*16 {
-		clear(s.accounted)
-	}
-	s.accounted[k] = max(s.accounted[k], c.number)
+	s.heardCall(tally{c.identity, r.Tag, c.hook, c.outcome}, r.Count)
 	if c.outcome != compiler.Refused { // those that are refused send no packet
 		if len(s.calls) >= most {
 			clear(s.calls)
@@ -117,36 +112,6 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		s.calls[callOf(&e, &c)] = now
 	}
 	s.tell(e, &c, now)
-}
-
-// Tallied tells of what was counted and not reported, because there was too
-// much of it, since the last report of its kind.
-func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) {
-	for _, t := range list {
-		if int(t.Hook) >= len(model.Hooks) || int(t.Outcome) >= len(outcomeOfCall) {
-			continue
-		}
-		k := tally{t.Identity, t.Tag, model.Hooks[t.Hook], outcomeOfCall[t.Outcome]}
-		last, known := s.accounted[k]
-		if !known || t.Count <= last || s.view == nil {
-			continue
-		}
-		s.accounted[k] = t.Count
-		for device := range s.view.devices {
-			if _, ok := s.view.name(device, t.Identity); !ok {
-				continue
-			}
-			rule, there := s.view.ruleOfTag(device, t.Identity, k.hook, t.Tag)
-			if !there {
-				break // of a former policy
-			}
-			c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: rule, identity: t.Identity}
-			e := s.event(s.view, &c)
-			e.Decided.Count, e.Decided.Unreported = 0, t.Count-last
-			s.publish(e)
-			break
-		}
-	}
 }
 
 // Packet takes a logged packet of a device namespace.
@@ -161,6 +126,7 @@ func (s *Stream) Packet(device string, p *nflog.Packet, now time.Time) {
 		return
 	}
 	if c, ok := fromPacket(p, device, now); ok {
+		s.heard(s.at(now), &c)
 		s.held = append(s.held, c)
 	}
 	if len(s.held) > most {
@@ -299,7 +265,7 @@ func (s *Stream) event(v *View, c *raw) events.Event {
 	}
 	about := name
 	if c.shared {
-		if names := v.sharing(c.device, c.identity); len(names) > 1 {
+		if names := v.sharing(c.device, name); len(names) > 1 {
 			d.OneOf, name = names, ""
 		} else if len(names) == 1 {
 			name = names[0]
@@ -337,9 +303,7 @@ func (s *Stream) tell(e events.Event, c *raw, now time.Time) {
 			like.first = e.Time
 		}
 		like.more++
-		unreported := like.event.Decided.Unreported + d.Unreported
 		like.event = e
-		like.event.Decided.Unreported = unreported
 		return
 	}
 	if len(s.alike) >= most {
@@ -351,9 +315,6 @@ func (s *Stream) tell(e events.Event, c *raw, now time.Time) {
 		}
 	}
 	s.publish(e)
-	copied := *d
-	copied.Unreported = 0
-	e.Decided = &copied
 	s.alike[k] = &counted{event: e, until: now.Add(window)}
 }
 
@@ -365,9 +326,6 @@ func (s *Stream) flush(c *counted) {
 	e.Decided = &d
 	s.publish(e)
 	c.more = 0
-	rest := *e.Decided
-	rest.Unreported, rest.Since = 0, time.Time{}
-	c.event.Decided = &rest
 }
 
 func (s *Stream) publish(e events.Event) {

@@ -2,6 +2,7 @@ package decisions
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sockns/sockns/compiler"
@@ -30,6 +31,9 @@ type member struct {
 func NewView(p *model.Policy, devices map[string]*compiler.Index, cookies map[uint64]string) *View {
 	return &View{policy: p, names: p.Names(), devices: devices, cookies: cookies, joined: make(map[member]string)}
 }
+
+// Same reports whether a view is one of the same policy.
+func (v *View) Same(o *View) bool { return v.policy == o.policy }
 
 // Join tells of an instance of a template that was not there when the policy
 // was compiled.
@@ -67,15 +71,22 @@ func (v *View) peer(device string, identity uint32) string {
 	return name
 }
 
-// sharing returns the namespaces and instances whose rules are those of an
-// identity's namespace.
-func (v *View) sharing(device string, identity uint32) []string {
+// sharing returns the namespaces and instances whose rules are those of one.
+func (v *View) sharing(device, name string) []string {
 	ix := v.devices[device]
-	name, ok := v.name(device, identity)
-	if ix == nil || !ok {
+	if ix == nil || name == "" {
 		return nil
 	}
 	return ix.Sharing(name)
+}
+
+// sources is sharing with templates in place of their instances.
+func (v *View) sources(device, name string) []string {
+	list := v.sharing(device, name)
+	for i, n := range list {
+		list[i], _, _ = strings.Cut(n, "/")
+	}
+	return slices.Compact(list)
 }
 
 // ruleOfTag returns which rule of a namespace the syscall tier counts under a
@@ -88,6 +99,21 @@ func (v *View) ruleOfTag(device string, identity uint32, h model.Hook, tag uint3
 	}
 	i := slices.IndexFunc(n.Rules(h), func(r model.Rule) bool { return compiler.RuleTag(&r) == tag })
 	return i + 1, i >= 0
+}
+
+// logs reports whether a rule is one that logs what it allows.
+func (v *View) logs(namespace string, h model.Hook, rule int) bool {
+	n := v.names.Namespace(namespace)
+	return n != nil && rule > 0 && rule <= len(n.Rules(h)) && n.Rules(h)[rule-1].Log
+}
+
+// countedUnder is [compiler.Index.CountedUnder].
+func (v *View) countedUnder(device, name string) string {
+	ix := v.devices[device]
+	if ix == nil || name == "" {
+		return ""
+	}
+	return ix.CountedUnder(name)
 }
 
 // rule returns a rule in words, its place, and whether it alone is in audit.

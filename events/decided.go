@@ -40,8 +40,9 @@ type Decided struct {
 	// Since to Event.Time.
 	Count uint64    `json:"count"`
 	Since time.Time `json:"since,omitzero"`
-	// Unreported is how many more of this rule, in this namespace, were counted
-	// since the event before and not told one by one, as in a flood.
+	// Unreported is how many of this rule were counted and not told one by one,
+	// as in a flood: a bounded number is told each second. Count is 0 then, and
+	// there are no ends. All Counts and Unreported of a rule are all that it decided.
 	Unreported uint64 `json:"unreported,omitempty"`
 	// Behind says that enforcing would not have come to this decision: an earlier
 	// one about the same packet would have refused it. In audit all are told, so

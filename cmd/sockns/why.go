@@ -53,9 +53,6 @@ func (c *cli) printWhy(w *controller.Why) {
 	said := make(map[string]bool)
 	for _, cause := range w.Refusals {
 		e, d := cause.Event, cause.Event.Decided
-		if d.Count == 0 {
-			continue // only how many more there were
-		}
 		what := c.red(d.Verb())
 		if d.Mode == model.Audit {
 			what = c.yellow(d.Verb())

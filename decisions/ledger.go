@@ -1,0 +1,228 @@
+package decisions
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sockns/sockns/compiler"
+	"github.com/sockns/sockns/events"
+	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/syscalls"
+)
+
+// The kernel counts each decision and reports a bounded number of them. What it
+// counted beyond what came here is told as a number, so that both together are
+// all that was decided. Figures are to be compared some time after they were
+// read, once the reports of what they count have come ([Settle]); a report that
+// is later is told twice.
+
+// Settle is how long after the kernel has counted a decision its report comes
+// at the latest, on a machine that is not overwhelmed.
+const Settle = 500 * time.Millisecond
+
+// account is what is known of one counter.
+type account struct {
+	name     string // of its rule
+	begun    uint64 // its figure at the beginning
+	expected uint64 // its figure if nothing goes untold
+	last     uint64 // its figure when it was read
+}
+
+func newAccount(name string, figure uint64) *account {
+	return &account{name: name, begun: figure, expected: figure, last: figure}
+}
+
+// missing takes a figure and returns how much of it was not told until now.
+func (a *account) missing(figure uint64) uint64 {
+	if figure < a.last { // somebody set it back: what is untold of it is not known
+		*a = *newAccount(a.name, figure)
+	}
+	a.last = figure
+	if figure <= a.expected {
+		return 0
+	}
+	n := figure - a.expected
+	a.expected = figure
+	return n
+}
+
+// ledger has the accounts of one device namespace.
+type ledger struct {
+	counted   map[compiler.Telling]*account
+	accepting map[compiler.Telling]uint64 // when it was read
+}
+
+// Begin takes what a table has counted when its packets begin to be heard of,
+// or when the policy of a view that is in use by now was put in force.
+func (s *Stream) Begin(device string, f *compiler.Tellings) {
+	l := s.ledgers[device]
+	if l == nil {
+		l = &ledger{counted: make(map[compiler.Telling]*account)}
+		s.ledgers[device] = l
+	}
+	for k, figure := range f.Counted {
+		if a := l.counted[k]; a == nil || a.name != figure.Name {
+			l.counted[k] = newAccount(figure.Name, figure.Count)
+		}
+	}
+	maps.DeleteFunc(l.counted, func(k compiler.Telling, _ *account) bool { _, there := f.Counted[k]; return !there })
+	l.accepting = f.Accepting
+}
+
+// Forget says that a device namespace is not heard of any more.
+func (s *Stream) Forget(device string) { delete(s.ledgers, device) }
+
+// heard enters a packet that was logged.
+func (s *Stream) heard(v *View, c *raw) {
+	l := s.ledgers[c.device]
+	if l == nil || v == nil {
+		return
+	}
+	k := compiler.Telling{Hook: c.hook, Rule: c.rule, Outcome: c.outcome}
+	if c.outcome == compiler.Refused && c.end == compiler.EndTo {
+		k.Errno = c.errno
+	} else {
+		name := c.name
+		if name == "" {
+			name, _ = v.name(c.device, c.identity)
+		}
+		k.Namespace = v.countedUnder(c.device, name)
+	}
+	if a := l.counted[k]; a != nil {
+		a.expected++
+	}
+}
+
+// Counted takes what a table has counted, and tells of what of it was not
+// logged one by one. It reports whether there was any.
+func (s *Stream) Counted(device string, f *compiler.Tellings, now time.Time) bool {
+	l := s.ledgers[device]
+	if l == nil || s.view == nil {
+		return false
+	}
+	told := false
+	for k, figure := range f.Counted {
+		a := l.counted[k]
+		if a == nil || k.Outcome == compiler.Allowed && !s.view.logs(k.Namespace, k.Hook, k.Rule) {
+			continue
+		}
+		n := a.missing(figure.Count)
+		if n == 0 {
+			continue
+		}
+		told = true
+		c := raw{time: now, device: device, outcome: k.Outcome, hook: k.Hook, rule: k.Rule, name: k.Namespace, errno: k.Errno}
+		var oneOf []string
+		if k.Namespace == "" {
+			oneOf = l.accepted(k, f.Accepting)
+		} else {
+			oneOf = s.view.sources(device, k.Namespace)
+		}
+		if len(oneOf) > 0 {
+			c.name = oneOf[0]
+		}
+		s.untold(&c, oneOf, events.Packets, n)
+	}
+	l.accepting = f.Accepting
+	return told
+}
+
+// accepted returns the namespaces whose accepting ends refused by a rule since
+// that was read last.
+func (l *ledger) accepted(k compiler.Telling, now map[compiler.Telling]uint64) []string {
+	var names, all []string
+	for a, n := range now {
+		if a.Hook != k.Hook || a.Rule != k.Rule {
+			continue
+		}
+		all = append(all, a.Namespace)
+		if n > l.accepting[a] {
+			names = append(names, a.Namespace)
+		}
+	}
+	if len(names) == 0 {
+		names = all
+	}
+	slices.Sort(names)
+	return names
+}
+
+// BeginCalls takes what the syscall tier has counted when its reports begin to
+// be read.
+func (s *Stream) BeginCalls(list []syscalls.Tally) {
+	s.tallies = make(map[tally]*account, len(list))
+	for _, t := range list {
+		if k, ok := tallyOf(&t); ok {
+			s.tallies[k] = newAccount("", t.Count)
+		}
+	}
+}
+
+func tallyOf(t *syscalls.Tally) (tally, bool) {
+	if int(t.Hook) >= len(model.Hooks) || int(t.Outcome) >= len(outcomeOfCall) {
+		return tally{}, false
+	}
+	return tally{t.Identity, t.Tag, model.Hooks[t.Hook], outcomeOfCall[t.Outcome]}, true
+}
+
+// heardCall enters a call that was reported as the nth of its kind.
+func (s *Stream) heardCall(k tally, n uint64) {
+	a := s.tallies[k]
+	if a == nil {
+		a = &account{}
+		s.tallies[k] = a
+	}
+	if n > a.begun { // else it was counted before the beginning
+		a.expected++
+	}
+}
+
+// Tallied takes what the syscall tier has counted, and tells of what of it was
+// not reported one by one. It reports whether there was any.
+func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) bool {
+	told := false
+	seen := make(map[tally]bool, len(list))
+	for i := range list {
+		t := &list[i]
+		k, ok := tallyOf(t)
+		if !ok || s.view == nil {
+			continue
+		}
+		seen[k] = true
+		a := s.tallies[k]
+		if a == nil {
+			a = &account{}
+			s.tallies[k] = a
+		}
+		n := a.missing(t.Count)
+		if n == 0 {
+			continue
+		}
+		told = true
+		for device := range s.view.devices {
+			if _, ok := s.view.name(device, t.Identity); !ok {
+				continue
+			}
+			if rule, there := s.view.ruleOfTag(device, t.Identity, k.hook, t.Tag); there {
+				c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: rule, identity: t.Identity}
+				s.untold(&c, nil, events.Syscalls, n)
+			}
+			break
+		}
+	}
+	maps.DeleteFunc(s.tallies, func(k tally, _ *account) bool { return !seen[k] })
+	return told
+}
+
+// untold tells of a number of decisions. oneOf are the namespaces of which one
+// or more decided, if it is not known which.
+func (s *Stream) untold(c *raw, oneOf []string, tier events.Tier, n uint64) {
+	e := s.event(s.view, c)
+	d := e.Decided
+	d.Count, d.Unreported, d.Tier = 0, n, tier
+	if len(oneOf) > 1 {
+		e.Namespace, d.OneOf = "", oneOf
+	}
+	s.publish(e)
+}

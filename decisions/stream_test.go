@@ -201,10 +201,10 @@ func TestCalls(t *testing.T) {
 	refused.Count = 101
 	w.stream.Call(&refused, curl, w.now, w.now)
 	w.wait(2 * window)
-	w.want("web refused tcp 10.0.0.1 -> 10.0.0.9:443 with EACCES by connect rule 1 at policy.yaml:6, pid 42 (curl) of web.service, 4 times, and 96 more of this rule")
+	w.want("web refused tcp 10.0.0.1 -> 10.0.0.9:443 with EACCES by connect rule 1 at policy.yaml:6, pid 42 (curl) of web.service, 4 times")
 	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Tag: tag, Count: 1101}}, w.now)
 	w.stream.Tallied([]syscalls.Tally{{Identity: w.id("web"), Hook: 1, Tag: tag, Count: 1101}}, w.now)
-	if e := w.events[len(w.events)-1].Decided; e.Count != 0 || e.Unreported != 1000 {
+	if e := w.events[len(w.events)-1].Decided; e.Count != 0 || e.Unreported != 1096 {
 		t.Errorf("%+v", e)
 	}
 	var total uint64
@@ -214,7 +214,7 @@ func TestCalls(t *testing.T) {
 	if total != 1101 {
 		t.Errorf("%d decisions, 1101 were made", total)
 	}
-	w.told = nil
+	w.want("web refused 1096 more than are told one by one by connect rule 1 at policy.yaml:6")
 
 	bind := syscalls.Report{Count: 1, Netns: 7, Identity: w.id("db"), Port: 80, Error: 98, Hook: 0, Protocol: syscalls.TCP}
 	w.stream.Call(&bind, nil, w.now, w.now)
@@ -276,5 +276,60 @@ func TestBounded(t *testing.T) {
 	}
 	if next := w.stream.Tick(w.now.Add(10 * echo)); !next.IsZero() {
 		t.Error("something waits although everything was told")
+	}
+}
+
+// TestUntold: what a table has counted is told one by one or as a number, all of it once.
+func TestUntold(t *testing.T) {
+	w := newWorld(t)
+	accept := compiler.Telling{Hook: model.Accept, Outcome: compiler.Refused, Errno: model.ECONNREFUSED}
+	connect := compiler.Telling{Namespace: "web", Hook: model.Connect, Rule: 1, Outcome: compiler.Refused}
+	quiet := compiler.Telling{Namespace: "one", Hook: model.Connect, Rule: 1, Outcome: compiler.Allowed}
+	figures := func(accepts, connects, db, user uint64) *compiler.Tellings {
+		f := &compiler.Tellings{Counted: map[compiler.Telling]compiler.Figure{
+			accept: {Count: accepts}, connect: {Name: "may not connect 10.0.0.9 (EACCES)", Count: connects}, quiet: {Count: connects},
+		}, Accepting: make(map[compiler.Telling]uint64)}
+		for name, n := range map[string]uint64{"db": db, "user": user} {
+			f.Accepting[compiler.Telling{Namespace: name, Hook: model.Accept, Outcome: compiler.Refused}] = n
+		}
+		return f
+	}
+	w.stream.Begin(model.HostDevice, figures(100, 200, 90, 50)) // former days
+	d := datagram("127.0.0.1:40000", "127.0.0.1:53", 1)
+	for range 3 {
+		w.packet(compiler.Prefix{Outcome: compiler.Refused, End: compiler.EndTo, Hook: model.Accept, Errno: model.ECONNREFUSED}, d, w.id("blog"), w.id("db"))
+	}
+	w.packet(compiler.Prefix{Outcome: compiler.Refused, End: compiler.EndFrom, Hook: model.Connect, Rule: 1, Errno: model.EACCES}, d, w.id("web"), w.id("db"))
+	if w.stream.Counted(model.HostDevice, figures(103, 201, 95, 50), w.now) {
+		t.Error("more is told than was counted")
+	}
+	w.wait(2 * window)
+	w.told = nil
+	// All but those is a flood, at db and, for what web itself refuses, at web.
+	w.packet(compiler.Prefix{Outcome: compiler.Refused, End: compiler.EndFrom, Hook: model.Connect, Rule: 1, Errno: model.EACCES}, d, w.id("web"), w.id("db"))
+	for range 2 {
+		w.stream.Counted(model.HostDevice, figures(1103, 252, 1100, 50), w.now)
+	}
+	slices.Sort(w.told)
+	w.want("db refused 1000 more than are told one by one with ECONNREFUSED by accept default at policy.yaml:14",
+		"web refused 50 more than are told one by one by connect rule 1 at policy.yaml:6")
+	w.wait(2 * window)
+	w.told = nil
+	// Several accepting ends: which it was is not counted.
+	w.stream.Counted(model.HostDevice, figures(1104, 252, 1101, 51), w.now)
+	w.want("refused 1 more than are told one by one with ECONNREFUSED by accept default at policy.yaml:14 of one of db, user")
+	// A policy that keeps the rule keeps its figure, somebody's reset is no flood.
+	w.stream.Begin(model.HostDevice, figures(1104, 253, 1101, 51))
+	w.stream.Counted(model.HostDevice, figures(1104, 254, 1101, 51), w.now)
+	w.stream.Counted(model.HostDevice, figures(7, 254, 1101, 51), w.now)
+	w.want("web refused 2 more than are told one by one by connect rule 1 at policy.yaml:6")
+	var told uint64
+	for _, e := range w.events {
+		if e.Decided.Rule == 1 {
+			told += e.Decided.Count + e.Decided.Unreported
+		}
+	}
+	if told != 54 {
+		t.Errorf("%d decisions of web's rule are told, 54 were counted", told)
 	}
 }

@@ -117,7 +117,11 @@ func (d *Decided) RuleText() string {
 // String returns the decision as the message of its event.
 func (d *Decided) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s", d.Verb(), d.Flow())
+	if d.Count == 0 {
+		fmt.Fprintf(&b, "%s %d more than are told one by one", d.Verb(), d.Unreported)
+	} else {
+		fmt.Fprintf(&b, "%s %s", d.Verb(), d.Flow())
+	}
 	if d.Errno != "" {
 		fmt.Fprintf(&b, " with %s", d.Errno)
 	}
@@ -130,9 +134,6 @@ func (d *Decided) String() string {
 	}
 	if d.Count > 1 {
 		fmt.Fprintf(&b, ", %d times", d.Count)
-	}
-	if d.Unreported > 0 {
-		fmt.Fprintf(&b, ", and %d more of this rule", d.Unreported)
 	}
 	if d.Behind {
 		b.WriteString(", behind another")

@@ -101,9 +101,6 @@ func (c *cli) decisionLine(e events.Event) string {
 	if d.Count > 1 {
 		result += fmt.Sprintf(" x%d", d.Count)
 	}
-	if d.Unreported > 0 {
-		result += fmt.Sprintf(" +%d", d.Unreported)
-	}
 	process := ""
 	if p := d.Process; p != nil {
 		process = fmt.Sprintf("%s[%d] %s", p.Process, p.PID, p.Unit)
@@ -112,7 +109,7 @@ func (c *cli) decisionLine(e events.Event) string {
 	}
 	flow := d.Flow()
 	if d.Count == 0 {
-		flow = "(more than can be told one by one)"
+		flow = fmt.Sprintf("%d more than are told one by one", d.Unreported)
 	}
 	line := fmt.Sprintf(watchColumns, e.Time.Local().Format(watchTime), namespace, d.Hook, flow, result, place(d), process)
 	line = strings.TrimRight(line, " ")

@@ -162,44 +162,64 @@ func BenchmarkEdit(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	each(b, sizes, func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
-		dir := b.TempDir()
-		program, file := filepath.Join(dir, "sockns"), filepath.Join(dir, "p.yaml")
-		build := exec.Command("go", "build", "-o", program, "github.com/sockns/sockns/cmd/sockns")
-		if out, err := build.CombinedOutput(); err != nil {
-			b.Fatalf("%v: %s", err, out)
-		}
-		if err := os.WriteFile(file, []byte(policyText(n, different)), 0o600); err != nil {
-			b.Fatal(err)
-		}
-		defer remove(b, openHost(b))
+		text := policyText(n, different)
 		var now, most float64
 		for b.Loop() {
-			cmd := exec.Command(program, "run", "-f", file)
-			cmd.Env = append(os.Environ(), "SOCKNS_RUNTIME_DIR="+dir, "INVOCATION_ID=bench")
-			said, err := cmd.StderrPipe()
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				b.Fatal(err)
-			}
-			lines := bufio.NewScanner(said)
-			lines.Buffer(nil, 1<<20)
-			for lines.Scan() && !strings.Contains(lines.Text(), `"`+string(events.Started)+`"`) {
-			}
-			go func() {
-				for lines.Scan() {
-				}
-			}()
+			c := startController(b, text)
 			time.Sleep(3 * time.Second) // the runtime gives back what it does not use
-			now, most = memory(b, cmd.Process.Pid, "VmRSS"), memory(b, cmd.Process.Pid, "VmHWM")
-			_ = cmd.Process.Signal(unix.SIGTERM)
-			_ = cmd.Wait()
+			now, most = memory(b, c.Process.Pid, "VmRSS"), memory(b, c.Process.Pid, "VmHWM")
+			c.stop()
 		}
 		b.ReportMetric(now, "MiB")
 		b.ReportMetric(most, "most-MiB")
 		b.ReportMetric(0, "ns/op")
 	})
+}
+
+// process is a controller in a process of its own.
+type process struct {
+	*exec.Cmd
+	dir string // where its socket is
+}
+
+// startController starts a controller and waits until it enforces a policy.
+func startController(b *testing.B, policy string) *process {
+	b.Helper()
+	dir := b.TempDir()
+	program, file := filepath.Join(dir, "sockns"), filepath.Join(dir, "p.yaml")
+	build := exec.Command("go", "build", "-o", program, "github.com/sockns/sockns/cmd/sockns")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	p := &process{exec.Command(program, "run", "-f", file), dir}
+	p.Env = append(os.Environ(), "SOCKNS_RUNTIME_DIR="+dir, "INVOCATION_ID=bench")
+	said, err := p.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	host := openHost(b)
+	if err := p.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { p.stop(); remove(b, host) })
+	lines := bufio.NewScanner(said)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() && !strings.Contains(lines.Text(), `"`+string(events.Started)+`"`) {
+	}
+	go func() {
+		for lines.Scan() {
+		}
+	}()
+	return p
+}
+
+// stop ends the controller, which leaves its policy enforced.
+func (p *process) stop() {
+	_ = p.Process.Signal(unix.SIGTERM)
+	_ = p.Wait()
 }
 
 // memory reads a field of /proc/PID/status, in MiB.

@@ -43,6 +43,10 @@ const (
 	reportedTimeout = 10 * time.Second
 	reportedRate    = 16 // a second
 	reportedBurst   = 32
+	// endingRate bounds what the refusals of one ending log, however many
+	// namespaces are refused.
+	endingRate  = 1000 // a second
+	endingBurst = 2000
 )
 
 func markValue(id uint32) nft.Value { return nft.Value{Type: nft.TypeMark, Num: uint64(id)} }
@@ -108,6 +112,7 @@ func (e ending) report(whose []nft.Rule) []nft.Rule {
 	}
 	log = append(log,
 		nft.Update{Set: reportedSet, Key: []nft.Field{priorityField, markField}, Limit: nft.Limit{Rate: reportedRate, Burst: reportedBurst}},
+		nft.Limit{Rate: endingRate, Burst: endingBurst},
 		nft.Log{Prefix: prefix.String(), Group: LogGroup})
 	if e.end != EndOut {
 		log = append(log, toMark, nft.Log{Prefix: PeerPrefix, Group: LogGroup})

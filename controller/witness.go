@@ -133,8 +133,12 @@ func (w *witness) followCalls(host *Host) {
 		w.reports = nil
 	}
 	reports, err := syscalls.OpenReports(host.Instance())
-	if errors.Is(err, fs.ErrNotExist) {
-		return // packets alone
+	if errors.Is(err, fs.ErrNotExist) { // packets alone
+		w.hand(func(t *testimony) {
+			delete(t.counters, "")
+			t.stream.BeginCalls(nil)
+		})
+		return
 	}
 	if err != nil {
 		w.degraded("", "decisions about calls are not told", err)
@@ -323,17 +327,15 @@ func (w *witness) look(t *testimony) {
 		}
 		w.hand(func(t *testimony) {
 			t.looking = false
-			for where, c := range due {
-				if t.counters[where] != c {
-					continue // it is another one now
+			now := time.Now()
+			// Calls come first: packets are their echoes.
+			if c := due[""]; c != nil && t.counters[""] == c && tallies != nil && t.stream.Tallied(tallies, now) {
+				c.active = true
+			}
+			for where, f := range tellings {
+				if c := due[where]; t.counters[where] == c && t.stream.Counted(where, f, now) { // else it is another one now
+					c.active = true
 				}
-				told := false
-				if c.log == nil && tallies != nil {
-					told = t.stream.Tallied(tallies, time.Now())
-				} else if f := tellings[where]; f != nil {
-					told = t.stream.Counted(where, f, time.Now())
-				}
-				c.active = c.active || told
 			}
 		})
 	}()

@@ -75,9 +75,41 @@ func (s *Stream) Forget(device string) { delete(s.ledgers, device) }
 
 // heard enters a packet that was logged.
 func (s *Stream) heard(v *View, c *raw) {
+	if a := s.account(v, c); a != nil {
+		a.expected++
+	}
+}
+
+// echoed says that a packet that was entered is told as a call.
+func (s *Stream) echoed(v *View, c *raw) {
+	if a := s.account(v, c); a != nil && a.expected > 0 {
+		a.expected--
+	}
+}
+
+// called enters calls whose packets live on and are counted too. Those of
+// connecting ends are left to the calls altogether, see echoes.
+func (s *Stream) called(v *View, c *raw, n uint64) {
+	if c.outcome == compiler.Refused || c.hook != model.Accept {
+		return
+	}
+	if a := s.account(v, c); a != nil {
+		a.expected += n
+	}
+}
+
+// echoes reports whether what a counter of packets counts was told as calls:
+// what a connecting end may not and does in audit, or may and logs. A connected
+// socket makes one call and many packets.
+func (s *Stream) echoes(k compiler.Telling) bool {
+	return s.tallies != nil && k.Outcome != compiler.Refused && k.Hook != model.Accept
+}
+
+// account returns the account that a decision is in; nil if there is none.
+func (s *Stream) account(v *View, c *raw) *account {
 	l := s.ledgers[c.device]
 	if l == nil || v == nil {
-		return
+		return nil
 	}
 	k := compiler.Telling{Hook: c.hook, Rule: c.rule, Outcome: c.outcome}
 	if c.outcome == compiler.Refused && c.end == compiler.EndTo {
@@ -89,9 +121,7 @@ func (s *Stream) heard(v *View, c *raw) {
 		}
 		k.Namespace = v.countedUnder(c.device, name)
 	}
-	if a := l.counted[k]; a != nil {
-		a.expected++
-	}
+	return l.counted[k]
 }
 
 // Counted takes what a table has counted, and tells of what of it was not
@@ -108,7 +138,7 @@ func (s *Stream) Counted(device string, f *compiler.Tellings, now time.Time) boo
 			continue
 		}
 		n := a.missing(figure.Count)
-		if n == 0 {
+		if n == 0 || s.echoes(k) {
 			continue
 		}
 		told = true
@@ -149,8 +179,11 @@ func (l *ledger) accepted(k compiler.Telling, now map[compiler.Telling]uint64) [
 }
 
 // BeginCalls takes what the syscall tier has counted when its reports begin to
-// be read.
+// be read. Nil says that there is no such tier.
 func (s *Stream) BeginCalls(list []syscalls.Tally) {
+	if s.tallies = nil; list == nil {
+		return
+	}
 	s.tallies = make(map[tally]*account, len(list))
 	for _, t := range list {
 		if k, ok := tallyOf(&t); ok {
@@ -168,6 +201,9 @@ func tallyOf(t *syscalls.Tally) (tally, bool) {
 
 // heardCall enters a call that was reported as the nth of its kind.
 func (s *Stream) heardCall(k tally, n uint64) {
+	if s.tallies == nil {
+		s.tallies = make(map[tally]*account)
+	}
 	a := s.tallies[k]
 	if a == nil {
 		a = &account{}
@@ -182,6 +218,9 @@ func (s *Stream) heardCall(k tally, n uint64) {
 // not reported one by one. It reports whether there was any.
 func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) bool {
 	told := false
+	if s.tallies == nil {
+		s.tallies = make(map[tally]*account)
+	}
 	seen := make(map[tally]bool, len(list))
 	for i := range list {
 		t := &list[i]
@@ -206,6 +245,7 @@ func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) bool {
 			}
 			if rule, there := s.view.ruleOfTag(device, t.Identity, k.hook, t.Tag); there {
 				c := raw{time: now, device: device, outcome: k.outcome, hook: k.hook, rule: rule, identity: t.Identity}
+				s.called(s.view, &c, n)
 				s.untold(&c, nil, events.Syscalls, n)
 			}
 			break

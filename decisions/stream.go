@@ -42,7 +42,7 @@ type Stream struct {
 // New returns a stream that hands its events to emit.
 func New(emit func(events.Event)) *Stream {
 	return &Stream{emit: emit, calls: make(map[call]time.Time), alike: make(map[likeness]*counted),
-		ledgers: make(map[string]*ledger), tallies: make(map[tally]*account)}
+		ledgers: make(map[string]*ledger)}
 }
 
 // Use has decisions from now on understood by another policy.
@@ -105,6 +105,7 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 	}
 	e := s.event(v, &c)
 	s.heardCall(tally{c.identity, r.Tag, c.hook, c.outcome}, r.Count)
+	s.called(v, &c, 1)
 	if c.outcome != compiler.Refused { // those that are refused send no packet
 		if len(s.calls) >= most {
 			clear(s.calls)
@@ -214,6 +215,7 @@ func (s *Stream) release(now time.Time, n int) {
 		k := callOf(&events[i], c)
 		if _, told := s.calls[k]; told && c.outcome != compiler.Refused && (c.near || c.end == compiler.EndOut) {
 			s.calls[k] = now
+			s.echoed(s.at(c.time), c)
 			continue
 		}
 		s.tell(events[i], c, now)

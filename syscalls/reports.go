@@ -82,7 +82,7 @@ func tallies(m *ebpf.Map) ([]Tally, error) {
 		_             uint16
 	}
 	var value struct{ Count, Window, Reported uint64 }
-	var list []Tally
+	list := []Tally{}
 	all := m.Iterate()
 	for all.Next(&key, &value) {
 		list = append(list, Tally{key.Identity, key.Tag, key.Hook, Outcome(key.Outcome), value.Count})

@@ -73,6 +73,16 @@ var parts = []part{
 		},
 	},
 	{
+		name: "flood",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkFlood$|^BenchmarkFloodWhole$", "1x"},
+		},
+		tables: []table{
+			{benchmark: "Flood", caption: "A refused datagram of a flood, refused by nftables", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "refuse-in-silence"},
+			{benchmark: "FloodWhole", caption: "1,000,000 of them: what is told, and what it takes of the controller"},
+		},
+	},
+	{
 		name: "loop",
 		benchmarks: []benchmarks{
 			{"./bench", "^BenchmarkBirth$", "10000x"},

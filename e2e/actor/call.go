@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,6 +88,26 @@ func call(kind, addr string) string {
 		err = unix.Errno(errno)
 	}
 	return errnoName(err)
+}
+
+// flood sends datagrams to an IPv4 address and returns how many calls failed.
+func flood(addr, times string) int {
+	to := netip.MustParseAddrPort(addr)
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		panic(err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		panic(err)
+	}
+	failed := 0
+	for range n {
+		if unix.Sendto(fd, []byte("?"), 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}) != nil {
+			failed++
+		}
+	}
+	return failed
 }
 
 func errnoName(err error) string {

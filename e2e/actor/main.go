@@ -5,6 +5,7 @@
 //	actor http CGROUP NETNS ADDR NAME              a Go server with its default listener
 //	actor call CGROUP NETNS                        reads KIND ADDR lines, answers each with ok or an errno
 //	actor hold CGROUP NETNS tcp|udp ADDR           prints ok or an errno; open or closed for each line that it reads
+//	actor flood CGROUP NETNS ADDR N                sends N datagrams, prints how many the call refused
 //	actor exec CGROUP NETNS COMMAND...             becomes any other program
 //	actor dial CGROUP NETNS tcp|udp ADDR [FROM]    prints who answered, an errno, or silence
 //
@@ -36,7 +37,7 @@ const patience = 2500 * time.Millisecond
 
 func main() {
 	if len(os.Args) < 4 {
-		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|call|hold|exec CGROUP NETNS ...")
+		fmt.Fprintln(os.Stderr, "usage: actor listen|dial|http|call|hold|flood|exec CGROUP NETNS ...")
 		os.Exit(2)
 	}
 	verb, cgroup, netns, args := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
@@ -63,6 +64,8 @@ func main() {
 		}
 	case "hold":
 		hold(args[0], args[1])
+	case "flood":
+		fmt.Println(flood(args[0], args[1]))
 	case "exec":
 		args = args[:len(args)-2]
 		path, err := exec.LookPath(args[0])

@@ -202,7 +202,7 @@ func TestEvents(t *testing.T) {
 	heard := make(chan events.Event)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- c.Events(ctx, []events.Kind{events.Changed, events.Lost}, func(e events.Event) error { heard <- e; return nil })
+		ended <- c.Events(ctx, []events.Kind{events.Changed, events.Lost}, nil, func(e events.Event) error { heard <- e; return nil })
 	}()
 	// The stream begins some time after the request.
 	var first events.Event
@@ -232,7 +232,7 @@ func TestEvents(t *testing.T) {
 
 func TestEventsOfUnknownKind(t *testing.T) {
 	c, _, _ := serve(t, &fake{})
-	err := c.Events(background(t), []events.Kind{"chnged"}, nil)
+	err := c.Events(background(t), []events.Kind{"chnged"}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), `kind "chnged": allowed are`) {
 		t.Error(err)
 	}
@@ -247,7 +247,7 @@ func TestTooManyStreams(t *testing.T) {
 		ready.Add(1)
 		one := sync.OnceFunc(ready.Done)
 		done.Go(func() {
-			_ = c.Events(ctx, nil, func(events.Event) error { one(); return nil })
+			_ = c.Events(ctx, nil, nil, func(events.Event) error { one(); return nil })
 			one()
 		})
 	}
@@ -261,7 +261,7 @@ func TestTooManyStreams(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if err := c.Events(ctx, nil, nil); err == nil || !strings.Contains(err.Error(), "streams are open") {
+	if err := c.Events(ctx, nil, nil, nil); err == nil || !strings.Contains(err.Error(), "streams are open") {
 		t.Error(err)
 	}
 	cancel()

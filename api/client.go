@@ -116,10 +116,11 @@ func (c *Client) Reload(ctx context.Context) (*controller.Broken, error) {
 	return nil, failed(resp)
 }
 
-// Events calls fn with each event of some kinds (of all, if none is named)
-// from now on, until ctx is done or fn returns an error, which it returns. If
-// the controller ends, the error is io.EOF.
-func (c *Client) Events(ctx context.Context, kinds []events.Kind, fn func(events.Event) error) error {
+// Events calls begun once the controller listens to it, if it is not nil, and
+// fn with each event of some kinds (of all, if none is named) from then on,
+// until ctx is done or fn returns an error, which it returns. If the controller
+// ends, the error is io.EOF.
+func (c *Client) Events(ctx context.Context, kinds []events.Kind, begun func(), fn func(events.Event) error) error {
 	query := url.Values{}
 	for _, k := range kinds {
 		query.Add("kind", string(k))
@@ -131,6 +132,9 @@ func (c *Client) Events(ctx context.Context, kinds []events.Kind, fn func(events
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return failed(resp)
+	}
+	if begun != nil {
+		begun()
 	}
 	lines := json.NewDecoder(resp.Body)
 	for {

@@ -125,7 +125,7 @@ func BenchmarkFloodWhole(b *testing.B) {
 	var one, counted atomic.Uint64
 	listening := make(chan error, 1)
 	go func() {
-		listening <- api.NewClient(f.dir).Events(ctx, []events.Kind{events.Decision}, func(e events.Event) error {
+		listening <- api.NewClient(f.dir).Events(ctx, []events.Kind{events.Decision}, nil, func(e events.Event) error {
 			one.Add(e.Decided.Count)
 			counted.Add(e.Decided.Unreported)
 			return nil

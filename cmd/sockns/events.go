@@ -31,7 +31,7 @@ With -o json each event is a line of JSON. docs/operations.md lists the kinds.`,
 			}
 			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
-			err := api.NewClient(controller.RuntimeDir()).Events(ctx, wanted, c.printEvent)
+			err := api.NewClient(controller.RuntimeDir()).Events(ctx, wanted, nil, c.printEvent)
 			switch {
 			case errors.Is(err, context.Canceled):
 				return nil // the operator has seen enough

@@ -47,7 +47,7 @@ func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.D
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(learnSettle, stop) })()
 	for {
-		err := client.Events(hearing, []events.Kind{events.Decision, events.Lost}, func(e events.Event) error {
+		err := client.Events(hearing, []events.Kind{events.Decision, events.Lost}, nil, func(e events.Event) error {
 			known := len(into.Flows())
 			if err := into.Add(e); err != nil {
 				return err

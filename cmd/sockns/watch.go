@@ -47,12 +47,14 @@ told in JSON alone, as "behind".`,
 				}
 				return len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return decides(n, e) })
 			}
-			if c.output == "text" {
-				fmt.Fprintln(c.out, c.bold(watchHeader))
+			begun := func() {
+				if c.output == "text" {
+					fmt.Fprintln(c.out, c.bold(watchHeader))
+				}
 			}
 			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
-			err := api.NewClient(controller.RuntimeDir()).Events(ctx, []events.Kind{events.Decision, events.Lost}, func(e events.Event) error {
+			err := api.NewClient(controller.RuntimeDir()).Events(ctx, []events.Kind{events.Decision, events.Lost}, begun, func(e events.Event) error {
 				switch {
 				case !wanted(e):
 					return nil

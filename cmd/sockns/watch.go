@@ -97,7 +97,7 @@ func (c *cli) decisionLine(e events.Event) string {
 	d := e.Decided
 	namespace := e.Namespace
 	if namespace == "" {
-		namespace = strings.Join(d.OneOf, "|")
+		namespace = oneOf(d.OneOf)
 	}
 	result := strings.TrimSpace(d.Verb() + " " + string(d.Errno))
 	if d.Count > 1 {
@@ -122,6 +122,15 @@ func (c *cli) decisionLine(e events.Event) string {
 		return c.yellow(line)
 	}
 	return c.red(line)
+}
+
+// oneOf names some of several namespaces, and says how many more there are.
+func oneOf(names []string) string {
+	const most = 3
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s|+%d", strings.Join(names[:most], "|"), more)
+	}
+	return strings.Join(names, "|")
 }
 
 // place is a rule's place in few letters: policy.yaml:12 #3.

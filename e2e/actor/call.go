@@ -90,20 +90,26 @@ func call(kind, addr string) string {
 	return errnoName(err)
 }
 
-// flood sends datagrams to an IPv4 address and returns how many calls failed.
+// flood sends datagrams from one socket and returns how many calls failed.
 func flood(addr, times string) int {
 	to := netip.MustParseAddrPort(addr)
 	n, err := strconv.Atoi(times)
 	if err != nil {
 		panic(err)
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	family, sa := unix.AF_INET, unix.Sockaddr(nil)
+	if to.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		panic(err)
 	}
 	failed := 0
 	for range n {
-		if unix.Sendto(fd, []byte("?"), 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}) != nil {
+		if unix.Sendto(fd, []byte("?"), 0, sa) != nil {
 			failed++
 		}
 	}

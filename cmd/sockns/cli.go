@@ -44,7 +44,9 @@ systemd unit or template, with rules for what they may bind, connect to and
 accept from, and the error they get when they may not. A policy is one or more
 YAML files; docs/language.md explains it.
 
-The usual way: validate, plan, apply. Nothing changes before apply says so.`,
+The usual way: validate, plan, apply. Nothing changes before apply says so.
+Something was refused? sockns why NAMESPACE or PID says by which rule, and what
+would allow it; sockns watch shows it as it happens.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockns/sockns/nft"
@@ -9,8 +10,8 @@ import (
 
 // Figures is what the rules of a table have counted.
 type Figures struct {
-	packets    map[figure]uint64
-	auditSince map[string]time.Time // by namespace
+	packets    map[figure]uint64 // but those that are 0
+	auditSince map[string]time.Time
 }
 
 // figure is what is counted together: a rule keeps its name when others come
@@ -20,40 +21,85 @@ type figure struct {
 	outcome               Outcome
 }
 
+func figureOf(namespace string, r *nft.Rule) figure {
+	c := counted(r)
+	return figure{namespace, c.Hook, c.Name, c.Outcome}
+}
+
 // FiguresOf reads the figures of the namespaces that have their counters for
 // themselves. A nil table has none.
 func FiguresOf(t *nft.Table) *Figures {
 	f := &Figures{packets: make(map[figure]uint64), auditSince: make(map[string]time.Time)}
-	for _, d := range owned(t) {
-		for _, c := range d.Counters {
-			f.packets[figure{d.Name, c.Hook, c.Name, c.Outcome}] += c.Packets
+	mine := owners(t)
+	eachPolicyChain(t, func(policy string, c *nft.Chain) {
+		name := mine[policy].alone()
+		if name == "" {
+			return
 		}
-		if !d.AuditSince.IsZero() {
-			f.auditSince[d.Name] = d.AuditSince
+		if since, ok := strings.CutPrefix(c.Comment, auditComment); ok {
+			f.auditSince[name], _ = time.Parse(time.RFC3339, since)
 		}
-	}
+		for i := range c.Rules {
+			if r := &c.Rules[i]; r.Comment != "" {
+				if n := packetsOf(r); n > 0 {
+					f.packets[figureOf(name, r)] += n
+				}
+			}
+		}
+	})
 	return f
 }
 
-// owned returns the namespaces and templates that share their policy with
-// nobody, by policy.
-func owned(t *nft.Table) map[string]Described {
-	all := make(map[string]Described)
-	shared := make(map[string]bool)
-	for _, d := range Describe(t) {
-		if templateOf(d.Name) != d.Name {
-			continue // counted under its template
-		}
-		_, twice := all[d.Policy]
-		shared[d.Policy] = shared[d.Policy] || twice
-		all[d.Policy] = d
+// owner is whose a policy is.
+type owner struct {
+	first  string // of the namespaces and templates that have it, by name
+	shared bool
+}
+
+// alone returns the namespace or template that shares its policy with nobody,
+// "" if there is none.
+func (o owner) alone() string {
+	if o.shared {
+		return ""
 	}
-	for policy := range shared {
-		if shared[policy] {
-			delete(all, policy)
+	return o.first
+}
+
+// owners returns whose the policies of a table are.
+func owners(t *nft.Table) map[string]owner {
+	all := make(map[string]owner)
+	if t == nil {
+		return all
+	}
+	for i := range t.Sets {
+		if t.Sets[i].Name != namespacesMap {
+			continue
+		}
+		for _, e := range t.Sets[i].Elements {
+			if templateOf(e.Comment) != e.Comment {
+				continue // an instance is counted under its template
+			}
+			policy, _ := policyOf(e.Verdict.Chain)
+			o, known := all[policy]
+			o.shared = known
+			if !known || e.Comment < o.first {
+				o.first = e.Comment
+			}
+			all[policy] = o
 		}
 	}
 	return all
+}
+
+func eachPolicyChain(t *nft.Table, visit func(policy string, c *nft.Chain)) {
+	if t == nil {
+		return
+	}
+	for i := range t.Chains {
+		if policy, ok := policyOf(t.Chains[i].Name); ok {
+			visit(policy, &t.Chains[i])
+		}
+	}
 }
 
 // auditComment begins the comment of a policy's first chain if something of
@@ -70,92 +116,112 @@ func Carry(old, new *nft.Table, was *Figures, now time.Time) {
 		return
 	}
 	have := FiguresOf(old)
-	merge(have, was)
-	kept := make(map[string]*nft.Chain)
+	have.atLeast(was)
+	busy := make(map[string]bool) // namespaces that have counted something
+	for f := range have.packets {
+		busy[f.namespace] = true
+	}
+	before := make(map[string]*nft.Chain)
 	if old != nil {
 		for i := range old.Chains {
-			kept[old.Chains[i].Name] = &old.Chains[i]
+			before[old.Chains[i].Name] = &old.Chains[i]
 		}
 	}
-	mine := owned(new)
-	rest := make(map[figure]uint64) // what chains that stay do not have
-	for _, d := range mine {
-		for _, c := range d.Counters {
-			f := figure{d.Name, c.Hook, c.Name, c.Outcome}
-			rest[f] = have.packets[f]
-		}
+	stays := func(c *nft.Chain) bool {
+		o := before[c.Name]
+		return o != nil && len(o.Rules) == len(c.Rules)
 	}
-	eachCounter := func(visit func(f figure, chain *nft.Chain, rule int)) {
-		for i := range new.Chains {
-			chain := &new.Chains[i]
-			policy, ok := policyOf(chain.Name)
-			if !ok {
-				continue
-			}
-			for j := range chain.Rules {
-				if r := &chain.Rules[j]; r.Comment != "" && counterOf(r) >= 0 {
-					c := counted(r)
-					visit(figure{mine[policy].Name, c.Hook, c.Name, c.Outcome}, chain, j)
+	for i := range new.Chains {
+		keepFigures(before, &new.Chains[i], stays)
+	}
+	mine := owners(new)
+	// What the chains that stay have of a namespace's figures, the others have not.
+	eachPolicyChain(new, func(policy string, c *nft.Chain) {
+		if name := mine[policy].alone(); busy[name] && stays(c) {
+			for i := range c.Rules {
+				if n := packetsOf(&c.Rules[i]); n > 0 && c.Rules[i].Comment != "" {
+					f := figureOf(name, &c.Rules[i])
+					have.packets[f] -= min(have.packets[f], n)
 				}
 			}
 		}
-	}
-	for i := range new.Chains {
-		chain := &new.Chains[i]
-		o := kept[chain.Name]
-		for j := range chain.Rules {
-			if counterOf(&chain.Rules[j]) < 0 {
-				continue
-			}
-			packets := uint64(0)
-			if o != nil && len(o.Rules) == len(chain.Rules) {
-				packets = packetsOf(&o.Rules[j])
-			}
-			setCounter(chain, j, packets)
-		}
-	}
-	eachCounter(func(f figure, chain *nft.Chain, rule int) {
-		rest[f] -= min(rest[f], packetsOf(&chain.Rules[rule]))
 	})
-	eachCounter(func(f figure, chain *nft.Chain, rule int) {
-		if o := kept[chain.Name]; rest[f] > 0 && (o == nil || len(o.Rules) != len(chain.Rules)) {
-			setCounter(chain, rule, rest[f])
-			rest[f] = 0
+	audited := make(map[string]bool) // policies
+	eachPolicyChain(new, func(policy string, c *nft.Chain) {
+		name := mine[policy].alone()
+		if name == "" {
+			return
+		}
+		audited[policy] = audited[policy] || slices.ContainsFunc(c.Rules, audits)
+		if !busy[name] || stays(c) {
+			return
+		}
+		for i := range c.Rules {
+			if r := &c.Rules[i]; r.Comment != "" && counterOf(r) >= 0 {
+				f := figureOf(name, r)
+				setCounter(c, i, have.packets[f])
+				delete(have.packets, f)
+			}
 		}
 	})
-	for i := range new.Chains {
-		chain := &new.Chains[i]
-		policy, _ := policyOf(chain.Name)
-		d, ok := mine[policy]
-		if !ok || chain.Name != policy+"."+partConnect || !slices.ContainsFunc(d.Counters, func(c Counted) bool { return c.Outcome == Audited }) {
-			continue
+	eachPolicyChain(new, func(policy string, c *nft.Chain) {
+		if !audited[policy] || c.Name != policy+"."+partConnect {
+			return
 		}
-		since := have.auditSince[d.Name]
+		since := have.auditSince[mine[policy].first]
 		if since.IsZero() {
 			since = now
 		}
-		chain.Comment = auditComment + since.UTC().Format(time.RFC3339)
+		c.Comment = auditComment + since.UTC().Format(time.RFC3339)
+	})
+}
+
+// keepFigures gives a chain that stays the figures that it has, and another none.
+func keepFigures(before map[string]*nft.Chain, c *nft.Chain, stays func(*nft.Chain) bool) {
+	kept := stays(c)
+	for i := range c.Rules {
+		if counterOf(&c.Rules[i]) < 0 {
+			continue
+		}
+		n := uint64(0)
+		if kept {
+			n = packetsOf(&before[c.Name].Rules[i])
+		}
+		setCounter(c, i, n)
 	}
 }
 
-// merge adds what other figures have more of.
-func merge(into, other *Figures) {
+// audits reports whether a rule tells of what is in audit.
+func audits(r nft.Rule) bool {
+	return slices.ContainsFunc(r.Statements, func(s nft.Statement) bool {
+		l, ok := s.(nft.Log)
+		return ok && strings.HasPrefix(l.Prefix, prefixBegin+string(Audited)+" ")
+	})
+}
+
+// atLeast takes what other figures have more of.
+func (f *Figures) atLeast(other *Figures) {
 	if other == nil {
 		return
 	}
-	for f, n := range other.packets {
-		into.packets[f] = max(into.packets[f], n)
+	for k, n := range other.packets {
+		f.packets[k] = max(f.packets[k], n)
 	}
 	for name, t := range other.auditSince {
-		if into.auditSince[name].IsZero() {
-			into.auditSince[name] = t
+		if f.auditSince[name].IsZero() {
+			f.auditSince[name] = t
 		}
 	}
 }
 
 // counterOf returns which statement of a rule is its counter, -1 if none is.
 func counterOf(r *nft.Rule) int {
-	return slices.IndexFunc(r.Statements, func(s nft.Statement) bool { _, ok := s.(nft.Counter); return ok })
+	for i, s := range r.Statements {
+		if _, ok := s.(nft.Counter); ok {
+			return i
+		}
+	}
+	return -1
 }
 
 func packetsOf(r *nft.Rule) uint64 {
@@ -169,6 +235,9 @@ func packetsOf(r *nft.Rule) uint64 {
 // statements with those of another.
 func setCounter(c *nft.Chain, rule int, packets uint64) {
 	r := &c.Rules[rule]
+	if packetsOf(r) == packets {
+		return
+	}
 	r.Statements = slices.Clone(r.Statements)
 	r.Statements[counterOf(r)] = nft.Counter{Packets: packets}
 }

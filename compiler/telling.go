@@ -43,12 +43,7 @@ func TellingsOf(t *nft.Table) *Tellings {
 	if t == nil {
 		return all
 	}
-	owners := make(map[string]string) // by policy
-	for _, d := range Describe(t) {
-		if _, known := owners[d.Policy]; !known {
-			owners[d.Policy] = d.Name
-		}
-	}
+	mine := owners(t)
 	for i := range t.Chains {
 		c := &t.Chains[i]
 		if prefix, ok := logOf(c); ok {
@@ -57,7 +52,7 @@ func TellingsOf(t *nft.Table) *Tellings {
 			continue
 		}
 		policy, _ := policyOf(c.Name)
-		owner, ok := owners[policy]
+		owner, ok := mine[policy]
 		if !ok {
 			continue
 		}
@@ -68,7 +63,7 @@ func TellingsOf(t *nft.Table) *Tellings {
 				continue
 			}
 			n := counted(r)
-			k := Telling{Namespace: owner, Hook: hookOf(n.Hook), Outcome: n.Outcome}
+			k := Telling{Namespace: owner.first, Hook: hookOf(n.Hook), Outcome: n.Outcome}
 			k.Rule, _ = strconv.Atoi(n.Number)
 			if part == partAccept && n.Outcome == Refused {
 				all.Accepting[k] += n.Packets

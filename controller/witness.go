@@ -91,8 +91,8 @@ func (w *witness) follow(v *decisions.View, host *Host, plan *Plan) {
 		if l != nil && !other {
 			continue
 		}
-		began := compiler.TellingsOf(planned.New)
-		w.hand(func(t *testimony) { t.stream.Begin(name, began) })
+		began := planned.New
+		w.hand(func(t *testimony) { t.stream.Begin(name, compiler.TellingsOf(began)) })
 		if l == nil {
 			w.hear(name, d)
 		}

@@ -29,9 +29,6 @@ type Conn struct {
 	netlink *netlink.Conn
 	closed  atomic.Bool
 	waiting []Packet
-	next    uint32 // the sequence number that is due
-	begun   bool
-	lost    uint64
 }
 
 // Open listens to a group in the network namespace that is open as netns; 0 is
@@ -67,13 +64,13 @@ func (c *Conn) Close() error {
 	return c.netlink.Close()
 }
 
-// Receive waits for the next packet. What the kernel could not deliver is
-// counted by Lost.
+// Receive waits for the next packet. What comes faster than it is received the
+// kernel drops; what rules count tells how much that was.
 func (c *Conn) Receive() (Packet, error) {
 	for len(c.waiting) == 0 {
 		messages, err := c.netlink.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
-			continue // the sequence numbers tell how many
+			continue
 		}
 		if c.closed.Load() {
 			return Packet{}, os.ErrClosed
@@ -87,7 +84,6 @@ func (c *Conn) Receive() (Packet, error) {
 				return Packet{}, err
 			}
 			if ok {
-				c.count(p.sequence)
 				c.waiting = append(c.waiting, p)
 			}
 		}
@@ -96,15 +92,3 @@ func (c *Conn) Receive() (Packet, error) {
 	c.waiting = c.waiting[1:]
 	return p, nil
 }
-
-// count notes a sequence number, and how many were left out before it.
-func (c *Conn) count(sequence uint32) {
-	if c.begun {
-		c.lost += uint64(sequence - c.next)
-	}
-	c.begun, c.next = true, sequence+1
-}
-
-// Lost returns how many packets that were logged did not arrive, up to the
-// last that did. It is for the goroutine that calls Receive.
-func (c *Conn) Lost() uint64 { return c.lost }

@@ -17,11 +17,9 @@ const (
 	cfgMode      = 2 // NFULA_CFG_MODE
 	cfgTimeout   = 4 // NFULA_CFG_TIMEOUT
 	cfgThreshold = 5 // NFULA_CFG_QTHRESH
-	cfgFlags     = 6 // NFULA_CFG_FLAGS
 
 	cmdBind    = 1 // NFULNL_CFG_CMD_BIND
 	copyPacket = 2 // NFULNL_COPY_PACKET
-	flagSeq    = 1 // NFULNL_CFG_F_SEQ
 
 	attrHeader  = 1  // NFULA_PACKET_HDR
 	attrMark    = 2  // NFULA_MARK
@@ -30,7 +28,6 @@ const (
 	attrPayload = 9  // NFULA_PAYLOAD
 	attrPrefix  = 10 // NFULA_PREFIX
 	attrUID     = 11 // NFULA_UID
-	attrSeq     = 12 // NFULA_SEQ
 )
 
 const headerSize = 4 // struct nfgenmsg
@@ -55,7 +52,6 @@ func configuration(group uint16) []netlink.Message {
 			ae.Bytes(cfgMode, append(binary.BigEndian.AppendUint32(nil, headerRange), copyPacket, 0))
 			ae.Uint32(cfgThreshold, queueThreshold)
 			ae.Uint32(cfgTimeout, queueTimeout)
-			ae.Uint16(cfgFlags, flagSeq)
 		}),
 	}
 }
@@ -69,8 +65,7 @@ type Packet struct {
 	UID     uint32 // of who made the sending socket, if HasUID
 	HasUID  bool
 	// Payload is the packet from its network header on, as far as it is copied.
-	Payload  []byte
-	sequence uint32
+	Payload []byte
 }
 
 // parse reads a message; ok is false if it is none of a packet.
@@ -101,8 +96,6 @@ func parse(m netlink.Message) (p Packet, ok bool, err error) {
 			p.Prefix = ad.String()
 		case attrUID:
 			p.UID, p.HasUID = ad.Uint32(), true
-		case attrSeq:
-			p.sequence = ad.Uint32()
 		}
 	}
 	if err := ad.Err(); err != nil {

@@ -120,8 +120,8 @@ func TestState(t *testing.T) {
 		t.Errorf("ended: %v", err)
 	}
 	stop()
-	if _, err := c.State(background(t)); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("nobody runs: %v", err)
+	if state, err := c.State(background(t)); state != nil || !errors.Is(err, ErrNotRunning) {
+		t.Errorf("nobody runs: %v, %v", state, err)
 	}
 }
 

@@ -42,13 +42,19 @@ func NewClient(dir string) *Client {
 // State returns the state of the controller.
 func (c *Client) State(ctx context.Context) (*controller.State, error) {
 	state := new(controller.State)
-	return state, c.get(ctx, "/v1/state", state)
+	if err := c.get(ctx, "/v1/state", state); err != nil {
+		return nil, err
+	}
+	return state, nil
 }
 
 // Refusals returns what was refused since the controller was started.
 func (c *Client) Refusals(ctx context.Context) (*controller.Refusals, error) {
 	refusals := new(controller.Refusals)
-	return refusals, c.get(ctx, "/v1/refusals", refusals)
+	if err := c.get(ctx, "/v1/refusals", refusals); err != nil {
+		return nil, err
+	}
+	return refusals, nil
 }
 
 // get decodes an answer that is there unless something fails.

@@ -164,6 +164,9 @@ func (e Event) String() string {
 	if e.Error != "" {
 		b.WriteString(": " + e.Error)
 	}
+	if e.Lost > 0 {
+		fmt.Fprintf(&b, ": %d events are missing here", e.Lost)
+	}
 	for _, a := range e.By {
 		b.WriteString("\n    by " + a.String())
 	}

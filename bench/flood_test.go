@@ -35,11 +35,12 @@ const (
 
 func openFlooded(b *testing.B) *flooded {
 	b.Helper()
-	haveCgroups(b, 2)
-	f := &flooded{lanes: []*lane{openLane(b, inSilence, 2), openLane(b, andTell, 2)}}
+	const n = 10
+	haveCgroups(b, n)
+	f := &flooded{lanes: []*lane{openLane(b, inSilence, n), openLane(b, andTell, n)}}
 	policy := func(l *lane) string {
 		path := strings.Replace(l.path, "self", fmt.Sprint(os.Getpid()), 1)
-		return policyOf(2, 2, path, memberPath)
+		return policyOf(n, n, path, memberPath)
 	}
 	prog, err := openHost(b).Compile(parsePolicy(b, policy(f.lanes[0])))
 	if err != nil {

@@ -50,7 +50,7 @@ func TestFloodIsToldWhole(t *testing.T) {
 				return len(seen.take(1)) > 0
 			})
 			want := make(map[string]uint64)
-			for _, f := range []struct{
+			for _, f := range []struct {
 				who, to, rule string
 				call          bool // is refused, where there are calls
 			}{

@@ -28,6 +28,10 @@ func main() {
 		if !strings.Contains(m.fault, *only) {
 			continue
 		}
+		if m.kernel && os.Geteuid() != 0 {
+			fmt.Fprintln(os.Stderr, "SKIPPED: needs root:", m.fault)
+			continue
+		}
 		after, err := m.try()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", m.fault, err)

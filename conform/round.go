@@ -51,24 +51,20 @@ type Disagreement struct {
 // Expected is what a flow should get.
 type Expected struct {
 	Want      []string // what the policy says: one of them
-	Simulated string   // what the compiled policy does, simulated; empty in a fresh world
+	Simulated string   // what the compiled policy does, simulated
 }
 
 // Holds reports whether what a flow gets is what the policy says and what the
 // simulation foretells.
 func (e Expected) Holds(got string) bool {
-	return slices.Contains(e.Want, got) && (got == e.Simulated || e.Simulated == "")
+	return slices.Contains(e.Want, got) && got == e.Simulated
 }
 
 func (e Expected) silent() bool { return slices.Contains(e.Want, Silence) }
 
 // String names what is expected.
 func (e Expected) String() string {
-	text := "want " + strings.Join(e.Want, " or ")
-	if e.Simulated != "" {
-		text += "; simulated: " + e.Simulated
-	}
-	return text
+	return "want " + strings.Join(e.Want, " or ") + "; simulated: " + e.Simulated
 }
 
 // Play plays the round and returns the first disagreement, if there is one.
@@ -102,14 +98,14 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 		if err != nil {
 			return nil, err
 		}
-		judge := &Judge{World: w, Policy: p, Calls: m.Calls}
-		d, err := enforce(m, judge, text)
+		judge, apps := &Judge{World: w, Policy: p, Calls: m.Calls}, w.Applications(p, m.Calls)
+		d, err := enforce(m, judge, apps, text)
 		if err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, text)
 		}
 		if d == nil {
 			aim := NewAim(judge, []model.Protocol{model.TCP, model.UDP}, true)
-			d, err = hold(m, aim, draw(aim, random, flowsOfEach), count)
+			d, err = hold(m, aim, apps, draw(aim, random, flowsOfEach), count)
 		}
 		if err != nil {
 			return nil, err
@@ -124,7 +120,7 @@ func (r Round) play(m *Machine, random *rand.Rand, count func(Tally)) (*Disagree
 
 // enforce puts a policy in force. In a fresh world its sockets listen then; what
 // they see is held against what they should.
-func enforce(m *Machine, j *Judge, text string) (*Disagreement, error) {
+func enforce(m *Machine, j *Judge, apps *Applications, text string) (*Disagreement, error) {
 	if m.World.Fresh {
 		if err := m.Silence(); err != nil {
 			return nil, err
@@ -140,9 +136,10 @@ func enforce(m *Machine, j *Judge, text string) (*Disagreement, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, want := range j.Listen() {
-		if !slices.Contains(want.Outcomes, got[i]) {
-			return &Disagreement{Flow: m.World.Binds[i].bind(), Got: got[i], Expected: Expected{Want: want.Outcomes}, listens: i + 1}, nil
+	simulated := apps.Listen()
+	for i, s := range j.Listen() {
+		if want := (Expected{s.Outcomes, simulated[i]}); !want.Holds(got[i]) {
+			return &Disagreement{Flow: m.World.Binds[i].bind(), Got: got[i], Expected: want, listens: i + 1}, nil
 		}
 	}
 	return nil, nil
@@ -182,8 +179,7 @@ func draw(a *Aim, random *rand.Rand, n int) []Flow {
 // hold makes the flows on the machine and holds what they get against what they
 // should: first those that only bind, one worker after the other, then the
 // others at the same time.
-func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, error) {
-	simulated := simulation(a.Judge)
+func hold(m *Machine, a *Aim, apps *Applications, flows []Flow, count func(Tally)) (*Disagreement, error) {
 	tally := Tally{Policies: 1, Decisions: len(flows), Seen: make(map[string]int)}
 	groups := make(map[string][]Flow)
 	const together = "all" // no cgroup is called so
@@ -202,7 +198,7 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 		}
 		want := make([]Expected, len(group))
 		for i, f := range group {
-			want[i] = Expected{a.Judge.Seen(f).Outcomes, simulated(f)}
+			want[i] = Expected{a.Judge.Seen(f).Outcomes, apps.Try(f)}
 		}
 		got, err := m.Try(group, func(i int) bool { return want[i].silent() })
 		if err != nil {
@@ -232,14 +228,6 @@ func hold(m *Machine, a *Aim, flows []Flow, count func(Tally)) (*Disagreement, e
 	}
 	count(tally)
 	return nil, nil
-}
-
-// simulation returns what foretells flows. Steered listeners are not simulated.
-func simulation(j *Judge) func(Flow) string {
-	if j.World.Fresh {
-		return func(Flow) string { return "" }
-	}
-	return j.World.Applications(j.Policy, j.Calls).Try
 }
 
 // kind joins outcomes that differ in a name only.

@@ -30,8 +30,8 @@ func (d *Disagreement) still(m *Machine, text string) bool {
 	if err != nil {
 		return false
 	}
-	j := &Judge{World: d.World, Policy: p, Calls: d.Calls}
-	other, err := enforce(m, j, text)
+	j, apps := &Judge{World: d.World, Policy: p, Calls: d.Calls}, d.World.Applications(p, d.Calls)
+	other, err := enforce(m, j, apps, text)
 	switch {
 	case err != nil, other == nil && d.listens > 0, other != nil && other.listens != d.listens:
 		return false
@@ -39,7 +39,7 @@ func (d *Disagreement) still(m *Machine, text string) bool {
 		d.Policy, d.Got, d.Expected = text, other.Got, other.Expected
 		return true
 	}
-	want := Expected{j.Seen(d.Flow).Outcomes, simulation(j)(d.Flow)}
+	want := Expected{j.Seen(d.Flow).Outcomes, apps.Try(d.Flow)}
 	got, err := m.Try([]Flow{d.Flow}, func(int) bool { return want.silent() })
 	if err != nil || want.Holds(got[0]) {
 		return false

@@ -16,6 +16,8 @@ type Simulation struct {
 	World  *World
 	tables []*simulate.Netfilter // by device
 	picked int                   // ports, until now
+	// steer, if set, returns the listener that a connection is steered to, or nil.
+	steer func(f Flow, from netip.AddrPort) *Listener
 }
 
 // Simulate puts a compiled policy in force.
@@ -75,7 +77,12 @@ func (s *Simulation) Connect(f Flow, from netip.AddrPort) string {
 	}
 	var receiver *Listener
 	if f.Protocol == model.TCP || f.Protocol == model.UDP {
-		receiver = s.World.Receiver(f.ToDevice, f.Protocol, f.To)
+		if s.steer != nil && f.Protocol == model.TCP {
+			receiver = s.steer(f, from)
+		}
+		if receiver == nil {
+			receiver = s.World.Receiver(f.ToDevice, f.Protocol, f.To)
+		}
 	}
 	if seen := s.travel(f, p, receiver); seen != "" {
 		return seen

@@ -19,6 +19,9 @@ type Applications struct {
 
 // Applications puts a policy in force, with the syscall tier or without.
 func (w *World) Applications(p *model.Policy, tier bool) *Applications {
+	if w.Fresh {
+		w = w.Empty()
+	}
 	facts, calls := w.Facts(p, tier), &syscalls.Program{}
 	if tier {
 		calls, _ = compiler.CompileSyscalls(p, facts)
@@ -35,7 +38,42 @@ func (w *World) Applications(p *model.Policy, tier bool) *Applications {
 		}
 		return nil, false
 	}
+	s.packets.steer = func(f Flow, from netip.AddrPort) *Listener {
+		if i, ok := s.calls.Steer(cookieOf(f.ToDevice), f.Near(), cgroupIDs(f.Cgroup), from, f.To); ok {
+			return &w.Listeners[i]
+		}
+		return nil
+	}
 	return s
+}
+
+// Listen has the sockets of a fresh world listen, one after the other, and
+// returns what each sees.
+func (s *Applications) Listen() []string {
+	w := s.packets.World
+	said := make([]string, len(w.Binds))
+	for i, l := range w.Binds {
+		socket := s.socket(l.bind())
+		home := l.Address
+		a := s.calls.Bind(socket, home)
+		if a.Address.IsValid() {
+			home = netip.AddrPortFrom(a.Address, home.Port())
+		}
+		if said[i] = unix.ErrnoName(a.Error); a.Error == 0 {
+			said[i] = w.bound(l.bind(), home)
+		}
+		if said[i] != Ok {
+			continue
+		}
+		s.calls.Listen(socket, l.Address, len(w.Listeners))
+		l.Address = home
+		w.add(l)
+	}
+	return said
+}
+
+func (s *Applications) socket(f Flow) simulate.Socket {
+	return simulate.Socket{Netns: cookieOf(f.Device), Protocol: protocolBits[f.Protocol], Cgroups: cgroupIDs(f.Cgroup)}
 }
 
 var protocolBits = map[model.Protocol]syscalls.Protocols{
@@ -47,7 +85,7 @@ var protocolBits = map[model.Protocol]syscalls.Protocols{
 // what the application sees.
 func (s *Applications) Try(f Flow) string {
 	w := s.packets.World
-	socket := simulate.Socket{Netns: cookieOf(f.Device), Protocol: protocolBits[f.Protocol], Cgroups: cgroupIDs(f.Cgroup)}
+	socket := s.socket(f)
 	if f.Bind.Addr().IsValid() {
 		a := s.calls.Bind(socket, f.Bind)
 		socket.Local = f.Bind

@@ -29,7 +29,11 @@ func fuzz(f *testing.F, check func(*rapid.T)) {
 }
 
 func simulateCalls(t *rapid.T) {
-	w := NewWorld(rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "world")), 0)))
+	number := uint64(rapid.IntRange(0, 1<<20).Draw(t, "world"))
+	w := NewWorld(rand.New(rand.NewPCG(number, 0)))
+	if number%2 == 1 {
+		w = NewFreshWorld(rand.New(rand.NewPCG(number, 0)))
+	}
 	text := modeltest.YAML(w.Options()).Draw(t, "policy")
 	p, err := w.Parse(text)
 	if err != nil {
@@ -38,9 +42,15 @@ func simulateCalls(t *rapid.T) {
 	judge := &Judge{World: w, Policy: p, Calls: true}
 	s := w.Applications(p, true)
 	r := rand.New(rand.NewPCG(uint64(rapid.IntRange(0, 1<<20).Draw(t, "flows")), 0))
-	aim := NewAim(judge, simulatedProtocols, true)
-	for i := range flowsEach {
-		f := aim.Draw(r.IntN)
+	if w.Fresh {
+		said := s.Listen()
+		for i, want := range judge.Listen() {
+			if !slices.Contains(want.Outcomes, said[i]) {
+				t.Fatalf("%s: %s, want %v\n%s", w.Binds[i].bind(), said[i], want.Outcomes, text)
+			}
+		}
+	}
+	for i, f := range draw(NewAim(judge, simulatedProtocols, true), r, flowsEach) {
 		if !visible(f.Protocol) && !f.OnlyBinds() {
 			continue // what calls answer for these on the kernel is not known
 		}

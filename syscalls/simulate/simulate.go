@@ -35,13 +35,15 @@ type Answer struct {
 	Address netip.Addr
 }
 
-// Calls answers calls by a program. IPv6 sockets are of one family alone
-// (IPV6_V6ONLY), and no listener is steered: each is where the kernel has it.
-// It is not safe for concurrent use.
+// Calls answers calls by a program, and steers TCP connections. IPv6 sockets
+// are of one family alone (IPV6_V6ONLY), and none has SO_REUSEPORT. It is not
+// safe for concurrent use.
 type Calls struct {
-	program *syscalls.Program
-	members map[uint64]syscalls.Member
-	locals  map[syscalls.Local]bool // without owners
+	program   *syscalls.Program
+	members   map[uint64]syscalls.Member
+	locals    map[syscalls.Local]uint32 // the owner, by the others
+	listeners []listener
+	claims    map[claim]uint32
 	// Receiver returns the cgroups of the socket that gets what is sent to an
 	// address; found is false if none does.
 	Receiver func(netns uint64, protocol syscalls.Protocols, to netip.AddrPort) (cgroups []uint64, found bool)
@@ -49,12 +51,12 @@ type Calls struct {
 
 // New returns a program at work, in a world without sockets.
 func New(p *syscalls.Program) *Calls {
-	c := &Calls{program: p, members: make(map[uint64]syscalls.Member), locals: make(map[syscalls.Local]bool)}
+	c := &Calls{program: p, members: make(map[uint64]syscalls.Member), locals: make(map[syscalls.Local]uint32), claims: make(map[claim]uint32)}
 	for _, m := range p.Members {
 		c.members[m.Cgroup] = m
 	}
 	for _, l := range p.Locals {
-		c.locals[syscalls.Local{Netns: l.Netns, Address: l.Address}] = true
+		c.locals[syscalls.Local{Netns: l.Netns, Address: l.Address}] = l.Owner
 	}
 	c.Receiver = func(uint64, syscalls.Protocols, netip.AddrPort) ([]uint64, bool) { return nil, false }
 	return c
@@ -82,7 +84,8 @@ func (c *Calls) receiver(s Socket, to netip.AddrPort) (m syscalls.Member, found 
 }
 
 func (c *Calls) isLocal(netns uint64, a syscalls.Address) bool {
-	return c.locals[syscalls.Local{Netns: netns, Address: a}]
+	_, ok := c.locals[syscalls.Local{Netns: netns, Address: a}]
+	return ok
 }
 
 func (c *Calls) policy(m syscalls.Member) *syscalls.Policy { return &c.program.Policies[m.Policy] }
@@ -132,6 +135,9 @@ func (c *Calls) Bind(s Socket, to netip.AddrPort) Answer {
 	if me.Audit {
 		return Answer{}
 	}
+	if s.Protocol == syscalls.TCP && to.Port() != 0 && c.conflicts(s, me, to) {
+		return Answer{Error: unix.EADDRINUSE}
+	}
 	return Answer{Address: c.home(s, me, to)}
 }
 
@@ -173,12 +179,16 @@ func (c *Calls) taken(list syscalls.Span, port uint16) bool {
 	return found
 }
 
-// home returns where a socket is bound in place of the wildcard.
+// home returns where a socket is bound in place of the wildcard, or of 127.0.0.1
+// beside another's.
 func (c *Calls) home(s Socket, me syscalls.Member, to netip.AddrPort) netip.Addr {
 	p, four := c.policy(me), to.Addr().Is4()
 	steered := s.Protocol == syscalls.TCP && to.Port() != 0
 	hidden := netip.AddrFrom4([4]byte{127, 64 | byte(me.Identity>>16&0x3f), byte(me.Identity >> 8), byte(me.Identity)})
 	if !to.Addr().IsUnspecified() {
+		if steered && to.Addr() == loopback4 && c.shares(s, me, to) {
+			return hidden
+		}
 		return netip.Addr{}
 	}
 	own, one := p.Source6, syscalls.OneAddress6
@@ -199,18 +209,19 @@ var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // Connect answers connect(2).
 func (c *Calls) Connect(s Socket, to netip.AddrPort) Answer {
-	return c.reach(s, to, s.Protocol == syscalls.UDP && s.Local.Addr().IsValid())
+	return c.reach(s, to, s.Protocol == syscalls.UDP && s.Local.Addr().IsValid(), s.Protocol == syscalls.TCP)
 }
 
 // Send answers a sendto(2) of a socket that is not connected and has yet to
 // receive something.
 func (c *Calls) Send(s Socket, to netip.AddrPort) Answer {
-	return c.reach(s, to, s.Local.Port() != 0)
+	return c.reach(s, to, s.Local.Port() != 0, false)
 }
 
 // reach answers a call that goes to an address; with answers it may send the
-// answer to a datagram, which the packets' rules know.
-func (c *Calls) reach(s Socket, to netip.AddrPort, answers bool) Answer {
+// answer to a datagram, which the packets' rules know; with steered its
+// receiver may be.
+func (c *Calls) reach(s Socket, to netip.AddrPort, answers, steered bool) Answer {
 	me, managed := c.member(s.Netns, s.Cgroups)
 	if !managed {
 		return Answer{}
@@ -244,7 +255,11 @@ func (c *Calls) reach(s Socket, to netip.AddrPort, answers bool) Answer {
 	q.own = !q.localKnown || !bound || c.owns(p, local)
 	var them syscalls.Member
 	if q.identified {
-		them, _ = c.receiver(s, to)
+		if l := c.steer(s.Netns, true, me, local, to); steered && l != nil {
+			them, _ = c.member(l.netns, l.cgroups)
+		} else {
+			them, _ = c.receiver(s, to)
+		}
 		q.them, q.source = them.Identity, them.Source
 	}
 	v := q.ask(c.entries(p.Connect))

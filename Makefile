@@ -45,7 +45,7 @@ soak: tools ## SOAK long, everything happens at once to a controller with the ra
 	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./e2e -run TestSoak -v -count=1 -timeout 3h -soak $(SOAK) -seed $(SEED) -soak.race
 
 .PHONY: mutants
-mutants: tools ## faults put into a copy of the compiler, and which test finds each (three need root)
+mutants: ## faults put into a copy of the compiler, and which test finds each
 	$(GO) run ./conform/mutants
 
 .PHONY: lint

@@ -7,7 +7,6 @@ type mutant struct {
 	fault    string
 	file     string
 	old, new string
-	kernel   bool // only steered listeners show it, which are not simulated
 }
 
 var mutants = []mutant{
@@ -120,10 +119,10 @@ var mutants = []mutant{
 		old: "range familyAddresses(n, four) {", new: "range familyAddresses(n, !four) {"},
 	{fault: "calls: ports on others' own addresses are taken everywhere", file: "syscalls.go",
 		old: "			at = 2\n", new: "			at = 0\n"},
-	{fault: "calls: the last namespace that lists an address has it", file: "syscalls.go", kernel: true,
+	{fault: "calls: the last namespace that lists an address has it", file: "syscalls.go",
 		old: "a.First == a.Last && !taken {", new: "a.First == a.Last && (taken || !taken) {"},
-	{fault: "calls: of listeners, the last in the policy is asked first", file: "syscalls.go", kernel: true,
+	{fault: "calls: of listeners, the last in the policy is asked first", file: "syscalls.go",
 		old: "c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)", new: "c.sources[p.SocketNamespaces[i].Name] = uint32(len(p.SocketNamespaces) - i)"},
-	{fault: "calls: an address is nobody's", file: "syscalls.go", kernel: true,
+	{fault: "calls: an address is nobody's", file: "syscalls.go",
 		old: "Owner: owners[a]}", new: "Owner: owners[a] * 0}"},
 }

@@ -16,7 +16,7 @@ func SARIF(list []Finding, version string) any {
 	for i, k := range Kinds {
 		index[k.ID] = i
 		driver.Rules = append(driver.Rules, sarifRule{
-			ID: k.ID, ShortDescription: sarifText{k.Short}, Help: sarifText{k.Help},
+			ID: k.ID, ShortDescription: sarifText{k.Short}, FullDescription: sarifText{k.Short + " " + k.Help}, Help: sarifText{k.Help},
 			DefaultConfiguration: sarifConfiguration{"warning"},
 		})
 	}
@@ -74,6 +74,7 @@ type sarifDriver struct {
 type sarifRule struct {
 	ID                   string             `json:"id"`
 	ShortDescription     sarifText          `json:"shortDescription"`
+	FullDescription      sarifText          `json:"fullDescription"`
 	Help                 sarifText          `json:"help"`
 	DefaultConfiguration sarifConfiguration `json:"defaultConfiguration"`
 }

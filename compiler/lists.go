@@ -104,9 +104,16 @@ var protocolNumber = map[model.Protocol]uint8{
 	model.TCP: protoTCP, model.UDP: protoUDP, model.SCTP: protoSCTP, model.UDPLite: protoUDPLite,
 }
 
-func protocolTerm(number uint8) term {
-	return term{nft.MatchMeta{Key: nft.MetaL4Proto, Value: uint32(number)}}
-}
+func protocolTerm(number uint8) term { return protocolTerms[number] }
+
+// protocolTerms are made once: most rules have one.
+var protocolTerms = func() map[uint8]term {
+	terms := make(map[uint8]term)
+	for _, number := range []uint8{protoICMP, protoTCP, protoUDP, protoICMPv6, protoSCTP, protoUDPLite} {
+		terms[number] = term{nft.MatchMeta{Key: nft.MetaL4Proto, Value: uint32(number)}}
+	}
+	return terms
+}()
 
 func numberTerms(proto uint8, ports []model.PortRange, s side) []term {
 	if len(ports) == 0 {

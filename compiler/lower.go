@@ -68,8 +68,9 @@ func (e *emitter) rule(comment string, statements ...nft.Statement) {
 // so that chain comes back, and the depth does not grow with the list.
 func (e *emitter) clause(dims [][]term, comment string, log []nft.Statement, tail ...nft.Statement) {
 	product, longest := 1, 0
-	var multi [][]term
-	var common term // of dimensions with one term
+	var room [3][]term
+	multi := room[:0]
+	common := make(term, 0, 4) // of dimensions with one term
 	for _, d := range dims {
 		product *= len(d)
 		if len(d) == 1 {
@@ -145,13 +146,13 @@ func (e *emitter) product(dims [][]term, common term, comment string, log, tail 
 			return
 		}
 		if len(log) > 0 {
-			e.rule("", append(slices.Clone(common), log...)...)
+			e.rule("", slices.Concat(common, log)...)
 		}
-		e.rule(comment, append(slices.Clone(common), tail...)...)
+		e.rule(comment, slices.Concat(common, tail)...)
 		return
 	}
 	for _, t := range dims[0] {
-		e.product(dims[1:], append(slices.Clone(common), t...), comment, log, tail)
+		e.product(dims[1:], slices.Concat(common, t), comment, log, tail)
 	}
 }
 

@@ -72,7 +72,7 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	} else {
 		c.selfFree = true
 	}
-	c.sum = sha256.Sum256(appendContent(nil, c))
+	c.sum = sha256.Sum256(appendContent(make([]byte, 0, 4<<10), c))
 	return c
 }
 
@@ -203,7 +203,7 @@ func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, e
 	} else if v.remembers() {
 		l.ask(e, anyTransport, toRemember)
 	}
-	e.rule(defaultComment(l.n, h), append([]nft.Statement{nft.Counter{}}, tail...)...)
+	e.rule(defaultComment(l.n, h), append([]nft.Statement{counter}, tail...)...)
 }
 
 // selfList writes the rules of a list that can speak of the namespace itself.
@@ -229,6 +229,9 @@ func (l *lowering) portTerms(protocols []model.Protocol, ports []model.PortRange
 	return portTerms(protocols, ports, s, l.within)
 }
 
+// counter is in most rules; one value does for all.
+var counter nft.Statement = nft.Counter{}
+
 // rule writes one rule and reports whether nothing can come after it.
 func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, end End) (total bool) {
 	s := source
@@ -247,7 +250,7 @@ func (l *lowering) rule(e *emitter, r *model.Rule, v view, allow nft.Statement, 
 	}
 	l.askFor(e, r, v)
 	log, tail := l.decide(r, end, errnoOr(r.Error, model.ECONNREFUSED), allow)
-	e.clause(dims, l.comment(r), log, append([]nft.Statement{nft.Counter{}}, tail...)...)
+	e.clause(dims, l.comment(r), log, append([]nft.Statement{counter}, tail...)...)
 	if r.Audit || !l.passes.has(PassDead) {
 		return false
 	}
@@ -282,7 +285,7 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 		}
 		log, tail := l.decide(r, end, model.ECONNREFUSED, pass)
 		if r.Action == model.Deny || r.Log {
-			tail = append([]nft.Statement{nft.Counter{}}, tail...)
+			tail = append([]nft.Statement{counter}, tail...)
 		}
 		e.clause(dims, l.comment(r), log, tail...)
 	}
@@ -300,7 +303,7 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 	if log != nil {
 		e.rule("", log...)
 	}
-	e.rule(defaultComment(l.n, model.Bind), append([]nft.Statement{nft.Counter{}}, tail...)...)
+	e.rule(defaultComment(l.n, model.Bind), append([]nft.Statement{counter}, tail...)...)
 	e.cur = ok
 }
 

@@ -88,6 +88,8 @@ func appendStatement(b []byte, s nft.Statement) []byte {
 		return appendText(append(b, 'v', byte(s.Kind)), s.Chain)
 	case nft.Counter:
 		return append(b, 'c')
+	case nft.SetMark:
+		return binary.AppendUvarint(append(b, 'k'), uint64(s.Value))
 	}
 	return appendText(append(b, 's'), s.String())
 }

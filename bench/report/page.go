@@ -36,6 +36,15 @@ func write(page, dir string) error {
 		if m == nil {
 			continue
 		}
+		if m[1] == "targets" {
+			block, err := targetsBlock(dir)
+			if err != nil {
+				return err
+			}
+			out.WriteString(block)
+			inside = true
+			continue
+		}
 		p, ok := partByName(m[1])
 		if !ok {
 			return fmt.Errorf("%s: block of %q, which is no part", page, m[1])

@@ -54,10 +54,27 @@ var parts = []part{
 	{
 		name: "control",
 		benchmarks: []benchmarks{
-			{"./bench", "^BenchmarkParse$|^BenchmarkApply$|^BenchmarkPlan$", "1x"},
+			{"./bench", "^BenchmarkCold$/different", "1x"}, // first in a process: the heap is its own
+			{"./bench", "^BenchmarkCold$/shared", "1x"},
+			{"./bench", "^BenchmarkParse$|^BenchmarkCompile$|^BenchmarkApply$|^BenchmarkPlan$", "1x"},
 		},
 		tables: []table{
-			{benchmark: "Parse"}, {benchmark: "Apply"}, {benchmark: "Plan"},
+			{benchmark: "Cold", caption: "Parse and compile, in a new process"},
+			{benchmark: "Parse"}, {benchmark: "Compile"}, {benchmark: "Apply"}, {benchmark: "Plan"},
+		},
+	},
+	{
+		name: "peers",
+		benchmarks: []benchmarks{
+			{"./bench", "^BenchmarkRestart$", "5x"},
+			{"./bench", "^BenchmarkHTTP$|^BenchmarkKernelMemory$", "1x"},
+			{"./bench", "^BenchmarkStart$", "20x"},
+		},
+		tables: []table{
+			{benchmark: "Restart", caption: "From a service's new cgroup to the kernel that knows it, as others do it", row: "way", col: "namespaces", unit: "p50-us", show: "ms", plot: true},
+			{benchmark: "HTTP", caption: "An HTTP request to a Go server", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "empty, connection=kept"},
+			{benchmark: "KernelMemory", caption: "What the tables take in the kernel"},
+			{benchmark: "Start", caption: "`sockns --version`, and the size of the program"},
 		},
 	},
 	{

@@ -18,8 +18,6 @@ const (
 	hold = 150 * time.Millisecond
 	// window is how long decisions that are alike are counted and not told.
 	window = time.Second
-	// echo is how long after a call its packets are taken for its own.
-	echo = 2 * time.Second
 	// most bounds each of the things that are remembered.
 	most = 1 << 12
 )
@@ -33,7 +31,7 @@ type Stream struct {
 	before  *View // the view until since
 	since   time.Time
 	held    []raw // packets, oldest first
-	calls   map[call]time.Time
+	calls   map[call]*echoes
 	alike   map[likeness]*counted
 	ledgers map[string]*ledger // by device namespace
 	tallies map[tally]*account
@@ -41,7 +39,7 @@ type Stream struct {
 
 // New returns a stream that hands its events to emit.
 func New(emit func(events.Event)) *Stream {
-	return &Stream{emit: emit, calls: make(map[call]time.Time), alike: make(map[likeness]*counted),
+	return &Stream{emit: emit, calls: make(map[call]*echoes), alike: make(map[likeness]*counted),
 		ledgers: make(map[string]*ledger)}
 }
 
@@ -110,7 +108,11 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		if len(s.calls) >= most {
 			clear(s.calls)
 		}
-		s.calls[callOf(&e, &c)] = now
+		k := callOf(&e, &c)
+		if s.calls[k] == nil {
+			s.calls[k] = newEchoes()
+		}
+		s.calls[k].called(now)
 	}
 	s.tell(e, &c, now)
 }
@@ -157,8 +159,8 @@ func (s *Stream) Tick(now time.Time) time.Time {
 		s.flush(c)
 		c.until = now.Add(window)
 	}
-	for k, t := range s.calls {
-		if now.Sub(t) > echo {
+	for k, e := range s.calls {
+		if e.over(now) {
 			delete(s.calls, k)
 		}
 	}
@@ -213,8 +215,7 @@ func (s *Stream) release(now time.Time, n int) {
 			d.Peer = known[p].other(c.end)
 		}
 		k := callOf(&events[i], c)
-		if _, told := s.calls[k]; told && c.outcome != compiler.Refused && (c.near || c.end == compiler.EndOut) {
-			s.calls[k] = now
+		if e := s.calls[k]; e != nil && c.outcome != compiler.Refused && (c.near || c.end == compiler.EndOut) && e.heard(c.source, now) {
 			s.echoed(s.at(c.time), c)
 			continue
 		}

@@ -333,3 +333,28 @@ func TestUntold(t *testing.T) {
 		t.Errorf("%d decisions of web's rule are told, 54 were counted", told)
 	}
 }
+
+// TestEchoes: the packets of an audited call are not told again, those of
+// another sender to the same place are.
+func TestEchoes(t *testing.T) {
+	w := newWorld(t)
+	call := syscalls.Report{
+		Count: 1, Netns: 7, Identity: w.id("db"), Peer: w.id("web"), Identified: 1, Local: address("127.0.0.1"), Remote: address("127.0.0.1"), Port: 53,
+		Error: 111, Hook: 2, Outcome: syscalls.Audited, Protocol: syscalls.UDP,
+	}
+	w.stream.Call(&call, nil, w.now, w.now)
+	w.want("db would refuse udp 127.0.0.1 -> 127.0.0.1:53 (from web) with ECONNREFUSED by accept default at policy.yaml:14")
+	audited := compiler.Prefix{Outcome: compiler.Audited, Namespace: "db", End: compiler.EndTo, Hook: model.Accept, Errno: model.ECONNREFUSED}
+	for i := range 3 {
+		w.packet(audited, datagram("127.0.0.1:40000", "127.0.0.1:53", uint16(i)), 0, 0)
+	}
+	w.packet(audited, datagram("127.0.0.1:40001", "127.0.0.1:53", 9), 0, 0)
+	w.wait(window)
+	w.want("db would refuse udp 127.0.0.1:40001 -> 127.0.0.1:53 with ECONNREFUSED by accept default at policy.yaml:14")
+	w.packet(audited, datagram("127.0.0.1:40000", "127.0.0.1:53", 10), 0, 0)
+	w.wait(10 * echo)
+	w.want()
+	w.packet(audited, datagram("127.0.0.1:40000", "127.0.0.1:53", 11), 0, 0)
+	w.wait(hold)
+	w.want("db would refuse udp 127.0.0.1:40000 -> 127.0.0.1:53 with ECONNREFUSED by accept default at policy.yaml:14")
+}

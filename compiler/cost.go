@@ -61,7 +61,7 @@ func (d *Device) Costs() []NamespaceCost {
 	out, in := entry(chainOutput, chainLeave), entry(chainInput, chainNear)
 	var list []NamespaceCost
 	for name := range d.Index.ids {
-		c := d.Index.policies[templateOf(name)].chains
+		c := d.Index.policies[templateOf(name)]
 		list = append(list, NamespaceCost{
 			Name: name, Policy: c.name,
 			Connect: out.plus(p.chain(c.chain(partConnect))),

@@ -25,14 +25,18 @@ type Index struct {
 	levels   map[int]bool // that the table has maps for; true: whatever exists
 }
 
-// policyRef is what elements need of a compiled policy.
+// policyRef is what elements need of a compiled policy: an index lives long,
+// and the chains are big.
 type policyRef struct {
-	chains *chains
+	name     string
+	selfFree bool
 	// instances names the set of the template's instances; empty if no rule asks for it.
 	instances string
 	// countedUnder is the first namespace that has the chains.
 	countedUnder string
 }
+
+func (r policyRef) chain(part string) string { return chainName(r.name, part) }
 
 // Serves reports whether the table has a place for a member of this socket
 // namespace (or instance) at this level, so that it can join without
@@ -64,7 +68,7 @@ func (ix *Index) Namespace(name string) []Placed {
 	comment := fit(name, commentMax)
 	list := []Placed{{namespacesMap, nft.Element{
 		Key:     []nft.Value{id},
-		Verdict: jumpTo(nft.VerdictJump, ref.chains.chain(partLocal)),
+		Verdict: jumpTo(nft.VerdictJump, ref.chain(partLocal)),
 		Comment: comment,
 	}}, {marksMap, nft.Element{Key: []nft.Value{id}, Data: markValue(ix.id(name))}}}
 	if ref.instances != "" && name != templateOf(name) {
@@ -75,15 +79,15 @@ func (ix *Index) Namespace(name string) []Placed {
 
 // Member returns the elements of a cgroup of a socket namespace or instance.
 func (ix *Index) Member(m Member) []Placed {
-	c, id, key := ix.policies[templateOf(m.Namespace)].chains, identityValue(ix.id(m.Namespace)), cgroupValue(m.ID, m.Path)
+	ref, id, key := ix.policies[templateOf(m.Namespace)], identityValue(ix.id(m.Namespace)), cgroupValue(m.ID, m.Path)
 	self := nft.Verdict{Kind: nft.VerdictAccept}
-	if !c.selfFree {
-		self = jumpTo(nft.VerdictGoto, c.chain(partSelf))
+	if !ref.selfFree {
+		self = jumpTo(nft.VerdictGoto, ref.chain(partSelf))
 	}
 	return []Placed{
 		{identityMap(m.Level), nft.Element{Key: []nft.Value{key}, Data: id, Comment: fit(m.Namespace+" "+m.Path, commentMax)}},
-		{connectMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partConnect))}},
-		{acceptMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, c.chain(partAccept))}},
+		{connectMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, ref.chain(partConnect))}},
+		{acceptMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, ref.chain(partAccept))}},
 		{selfMap(m.Level), nft.Element{Key: []nft.Value{id, key}, Verdict: self}},
 	}
 }
@@ -107,11 +111,10 @@ func (ix *Index) Name(identity uint32) (string, bool) {
 // Sharing returns the namespaces and instances that have the same compiled
 // rules as one of them, sorted. Of a template with instances, these count.
 func (ix *Index) Sharing(name string) []string {
-	rules := ix.policies[templateOf(name)].chains
+	rules, known := ix.policies[templateOf(name)]
 	var list []string
 	for other := range ix.ids {
-		ref := ix.policies[templateOf(other)]
-		if rules != nil && ref.chains != nil && ref.chains.name == rules.name {
+		if ref, ok := ix.policies[templateOf(other)]; known && ok && ref.name == rules.name {
 			list = append(list, other)
 		}
 	}
@@ -159,7 +162,7 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 		}
 	})
 	for name, c := range policies {
-		ref := policyRef{chains: c}
+		ref := policyRef{name: c.name, selfFree: c.selfFree}
 		if set := instanceSet(name); r.names[name].Each != "" && named[set] {
 			ref.instances = set
 		}
@@ -168,10 +171,10 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 	first := make(map[string]string) // by the name of the chains
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		ref := ix.policies[name]
-		if first[ref.chains.name] == "" {
-			first[ref.chains.name] = name
+		if first[ref.name] == "" {
+			first[ref.name] = name
 		}
-		ref.countedUnder = first[ref.chains.name]
+		ref.countedUnder = first[ref.name]
 		ix.policies[name] = ref
 	}
 	return ix

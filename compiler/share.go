@@ -127,7 +127,9 @@ func rename(c *chains, first uint32) {
 }
 
 // chain returns the full name of the policy's chain.
-func (c *chains) chain(part string) string { return c.name + "." + part }
+func (c *chains) chain(part string) string { return chainName(c.name, part) }
+
+func chainName(policy, part string) string { return policy + "." + part }
 
 // digest identifies a text: 40 bits of its SHA-256, in hexadecimal.
 func digest(text string) string {

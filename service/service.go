@@ -43,6 +43,7 @@ type service struct {
 	reconciler *controller.Reconciler
 	metrics    *metrics.Metrics
 	systemd    *notifier
+	tidier     *tidier
 
 	mu       sync.Mutex
 	observer *controller.Host // reads counters, apart from the reconciler; under mu
@@ -77,7 +78,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer observer.Close()
 	observer.ShareFigures(host)
-	s := &service{log: o.Log, observer: observer, systemd: newNotifier(o.Log)}
+	s := &service{log: o.Log, observer: observer, systemd: newNotifier(o.Log), tidier: newTidier()}
+	defer s.tidier.stop()
 	s.metrics = metrics.New(s, o.Version)
 	s.reconciler = controller.NewReconciler(host, controller.Options{
 		Paths: o.Paths, Resync: o.Resync, Tell: s.tell, Confirm: o.Confirm, RuntimeDir: dir, Guard: o.Guard,
@@ -142,6 +144,7 @@ func (s *service) tell(e events.Event) {
 	e.LogTo(s.log)
 	s.metrics.Observe(e)
 	s.systemd.observe(e)
+	s.tidier.observe(e)
 	s.hub.Publish(e)
 }
 

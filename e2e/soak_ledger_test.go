@@ -90,6 +90,13 @@ func (l *ledger) took(d time.Duration) {
 	l.windows = append(l.windows, d)
 }
 
+// count returns how many judgements of a class there were.
+func (l *ledger) count(class string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.judged[class]
+}
+
 // accuse fails the test for what was wrong, the first few times.
 func (l *ledger) accuse(t *testing.T) {
 	l.mu.Lock()

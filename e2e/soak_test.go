@@ -46,7 +46,10 @@ func TestSoak(t *testing.T) {
 	for end := time.Now().Add(*soakTime); time.Now().Before(end) && !t.Failed(); phase++ {
 		h := soakPhase(seed, phase)
 		s.play(h)
-		s.quiet()
+		s.mend()
+		s.compare()
+		s.once(h)
+		s.compare()
 		s.ledger.accuse(t)
 		if t.Failed() {
 			t.Logf("seed %d, phase %d, in which this was done:\n%s\nThe controller said:\n%s", seed, phase, h, s.daemon.lastLines(200))
@@ -54,7 +57,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("%d phases: %s; the controller: %s", phase, s.ledger, s.daemon)
 	for _, want := range []string{"call refused", "call allowed", "packet refused", "packet allowed", "restarted refused", "newborn refused", "blue refused"} {
-		if s.ledger.judged[want] == 0 && !t.Failed() {
+		if s.ledger.count(want) == 0 && !t.Failed() {
 			t.Errorf("nothing was judged that is %s", want)
 		}
 	}
@@ -108,7 +111,7 @@ func newSoak(t *testing.T, seed uint64) *soak {
 	s.need(s.employ("stranger", "-", "host", "call"))
 	s.need(s.web())
 	s.need(s.addBlue())
-	s.quiet()
+	s.compare()
 	s.work.Go(s.look)
 	for _, client := range []string{"a", "b", "stranger", "web", "bc", "blue"} {
 		s.work.Go(func() { s.probe(client) })
@@ -339,8 +342,8 @@ func (s *soak) web() error {
 	return s.employ("web", "prod/web", "host", "call")
 }
 
-// quiet ends what a phase left half done, and compares all with the policy.
-func (s *soak) quiet() {
+// mend ends what a phase left half done.
+func (s *soak) mend() {
 	if !s.blue {
 		s.check(s.addBlue())
 	}
@@ -348,9 +351,24 @@ func (s *soak) quiet() {
 		s.check(os.WriteFile(s.policy, s.text, 0o600))
 	}
 	if !s.daemon.start() {
-		s.Errorf("the controller does not start")
-		return
+		s.Error("the controller does not start")
 	}
+}
+
+// once does the first thing of each hand again, with nothing after it that
+// would have the controller look at everything.
+func (s *soak) once(h hands) {
+	s.birth(h.births[0])
+	s.service(h.services[0])
+	if len(h.foreign) > 0 {
+		s.foreign(h.foreign[0])
+	} else if len(h.netns) > 0 {
+		s.remake(deed{what: "remake"})
+	}
+}
+
+// compare waits until all is quiet, and compares it with the policy.
+func (s *soak) compare() {
 	began := time.Now()
 	for !s.observer.equals([]*model.Policy{s.last}) || !s.ledger.calm() {
 		if time.Since(began) > 30*time.Second {

@@ -32,6 +32,8 @@ func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.D
 	}
 	ctx, caught := untilInterrupted(ctx)
 	defer caught()
+	ctx, heed := untilInterrupted(ctx)
+	defer heed()
 	ends := "until Ctrl-C"
 	if limit > 0 {
 		ends = "for " + limit.String() + "; Ctrl-C ends it early"
@@ -45,7 +47,10 @@ func (c *cli) listen(ctx context.Context, n *model.SocketNamespace, limit time.D
 	fmt.Fprintf(c.err, "learning what %s does, %s\n", n.Name, ends)
 	hearing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(learnSettle, stop) })()
+	defer context.AfterFunc(ctx, func() {
+		heed() // who interrupts again does not want to wait
+		time.AfterFunc(learnSettle, stop)
+	})()
 	for {
 		err := client.Events(hearing, []events.Kind{events.Decision, events.Lost}, nil, func(e events.Event) error {
 			known := len(into.Flows())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/events"
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/source"
 )
 
 // State is what a running controller knows of itself at a moment.
@@ -194,7 +196,7 @@ func (r *Reconciler) state() *State {
 	c := &r.record
 	s := &State{
 		PID: os.Getpid(), Started: c.started,
-		Policy:     PolicyState{Paths: r.paths, Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Broken: c.broken},
+		Policy:     PolicyState{Paths: absolute(r.paths), Loaded: c.loaded, Namespaces: len(r.good.Policy.SocketNamespaces), Broken: c.broken},
 		Syscalls:   SyscallState{Enforced: r.calls != nil},
 		Reconciled: c.reconciled, Reconciles: c.reconciles, Failing: c.failing,
 		Drift: c.drift, LastDrift: c.lastDrift, ResyncFound: c.resyncFound,
@@ -209,6 +211,17 @@ func (r *Reconciler) state() *State {
 		s.Devices = append(s.Devices, r.deviceState(d))
 	}
 	return s
+}
+
+// absolute returns paths for whoever is in another directory.
+func absolute(paths []string) []string {
+	out := slices.Clone(paths)
+	for i, p := range out {
+		if abs, err := filepath.Abs(p); err == nil && p != source.Stdin {
+			out[i] = abs
+		}
+	}
+	return out
 }
 
 func (r *Reconciler) deviceState(d model.DeviceNamespace) DeviceState {

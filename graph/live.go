@@ -38,7 +38,6 @@ type Hits struct {
 // Refusal is a connect or accept that was refused, as often as it was.
 type Refusal struct {
 	Namespace string // whose rules refused; an instance of a template counts as its template
-	Device    string // its device namespace
 	Hook      model.Hook
 	Words     string // the rule, as [Rule.Words] has it; "default" for the default
 	// Peer is the namespace of the other end, or "unmanaged"; empty where it is

@@ -46,7 +46,8 @@ type programClient struct {
 	Identity uint32
 	Source   uint32
 	Flags    uint32
-	Pad      uint32
+	Chosen   uint32
+	Key      programListener
 }
 
 type programClientKey struct {

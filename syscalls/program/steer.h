@@ -40,7 +40,11 @@ struct {
 
 // Who connects, from the moment before the first packet leaves.
 struct client_key { __u64 netns; struct addr from, to; __u16 from_port, to_port; __u32 pad; };
-struct client { __u32 identity, source; __u32 flags, pad; };
+struct client {
+	__u32 identity, source, flags;
+	__u32 chosen;        // 1 + the slot of the policy by which key was chosen; 0: not yet
+	struct listener key; // the kernel and each expression of nftables that asks for the socket look it up
+};
 enum { CLIENT_MEETS_UNSTEERED = 1 };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, 65536);
@@ -90,6 +94,7 @@ struct pick {
 	bool unsteered;      // the kernel has a listener there that is not steered
 	struct listener key; // of the listener that was chosen
 	struct who there;    // and whose it is
+	__u32 asked_last;    // the candidate that was asked last
 };
 
 // try_listener asks one listener's namespace.
@@ -135,13 +140,25 @@ static __always_inline struct candidate *candidate_at(__u64 netns, __u16 port, _
 	return bpf_map_lookup_elem(&candidates, &at);
 }
 
+// may_listen reports whether a namespace is among the candidates of a port, or
+// they are too many to know.
+__noinline int may_listen(__u64 netns, __u32 port, __u32 identity)
+{
+	for (__u32 i = 0; i < CANDIDATES; i++) {
+		struct candidate *c = candidate_at(netns, port, i);
+		if (!c) return 0;
+		if (c->identity == identity) return 1;
+	}
+	return 1;
+}
+
 // choose finds who gets a connection: p->key and p->there.
 __noinline int choose(struct pick *p)
 {
 	if (!p || !candidate_at(p->netns, p->q.port, 0)) return NOBODY;
 	__u32 client = p->q.identified ? p->q.them : 0, owner = 0;
 	if (is_loopback(&p->q.local)) {
-		if (client && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
+		if (client && may_listen(p->netns, p->q.port, client) && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
 		if (p->unsteered) return NOBODY;
 	} else {
 		struct local k = { .netns = p->netns, .addr = p->q.local };
@@ -149,6 +166,7 @@ __noinline int choose(struct pick *p)
 		void *tab = bpf_map_lookup_elem(&locals, &slot);
 		o = tab ? bpf_map_lookup_elem(tab, &k) : NULL;
 		owner = o ? *o : 0;
+		if (owner && !may_listen(p->netns, p->q.port, owner)) owner = 0;
 		if (owner && try_namespace(p, owner) == ACCEPTS) return ACCEPTS;
 	}
 	struct { __u32 rank, index; } best = { ~0u, 0 };
@@ -158,6 +176,7 @@ __noinline int choose(struct pick *p)
 		if (!c->identity || !covers(&c->asked, &p->q.local)) continue;
 		struct addr asked = c->asked;
 		__u32 identity = c->identity;
+		p->asked_last = i;
 		if (try_listener(p, &asked, identity) != ACCEPTS) continue;
 		__u32 rank = 2 * p->there.source + is_wildcard(&asked);
 		if (rank < best.rank) {
@@ -166,6 +185,7 @@ __noinline int choose(struct pick *p)
 		}
 	}
 	if (best.rank != ~0u) {
+		if (best.index == p->asked_last) return ACCEPTS; // p->key is of it
 		struct candidate *c = candidate_at(p->netns, p->q.port, best.index);
 		if (!c) return NOBODY;
 		struct addr asked = c->asked;
@@ -367,9 +387,10 @@ SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
 	p.q.slot = slot_in_force();
 	p.q.protocol = BIT_TCP;
 	p.q.local_known = p.q.peer_known = true;
+	struct client *c = NULL;
 	if (ctx->ingress_ifindex == LOOPBACK_IFINDEX) {
 		struct client_key k = { .netns = own_netns, .from = p.q.peer, .to = p.q.local, .from_port = bpf_ntohs(ctx->remote_port), .to_port = p.q.port };
-		struct client *c = bpf_map_lookup_elem(&clients, &k);
+		c = bpf_map_lookup_elem(&clients, &k);
 		p.q.identified = true;
 		if (c) {
 			p.q.them = c->identity;
@@ -377,8 +398,19 @@ SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
 			p.unsteered = (c->flags & CLIENT_MEETS_UNSTEERED) != 0;
 		}
 	}
-	if (choose(&p) == NOBODY) return SK_PASS;
-	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &p.key);
+	struct bpf_sock *sk = NULL;
+	if (c && c->chosen == p.q.slot + 1) {
+		p.key = c->key;
+		sk = bpf_map_lookup_elem(&listeners, &p.key);
+	}
+	if (!sk) {
+		if (choose(&p) == NOBODY) return SK_PASS;
+		if (c) {
+			c->key = p.key;
+			c->chosen = p.q.slot + 1;
+		}
+		sk = bpf_map_lookup_elem(&listeners, &p.key);
+	}
 	if (!sk) return SK_PASS;
 	bpf_sk_assign((void *)ctx, sk, 0);
 	bpf_sk_release(sk);

@@ -308,6 +308,7 @@ func (w *witness) look(t *testimony) {
 		defer w.readers.Done()
 		began := time.Now()
 		tellings, tallies := make(map[string]*compiler.Tellings), []syscalls.Tally(nil)
+		failed := make(map[string]error)
 		for where, c := range due {
 			if c.log == nil {
 				tallies, _ = c.reports.Tallies() // gone: others follow
@@ -316,7 +317,7 @@ func (w *witness) look(t *testimony) {
 			if table, err := c.log.table.Table(compiler.TableName); err == nil {
 				tellings[where] = compiler.TellingsOf(table)
 			} else if !errors.Is(err, fs.ErrNotExist) { // somebody removed it: the reconciler brings it back
-				w.degraded(where, "what is decided is told in part", err)
+				failed[where] = err
 			}
 		}
 		wait := max(decisions.Settle, countShare*time.Since(began)-countInterval)
@@ -328,6 +329,11 @@ func (w *witness) look(t *testimony) {
 		w.hand(func(t *testimony) {
 			t.looking = false
 			now := time.Now()
+			for where, err := range failed {
+				if t.counters[where] == due[where] { // else it was closed
+					w.degraded(where, "what is decided is told in part", err)
+				}
+			}
 			// Calls come first: packets are their echoes.
 			if c := due[""]; c != nil && t.counters[""] == c && tallies != nil && t.stream.Tallied(tallies, now) {
 				c.active = true

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/sockns/sockns/model"
@@ -101,7 +100,7 @@ func (b *builder) rules() []Rule {
 		for _, h := range model.Hooks {
 			for j := range n.Rules(h) {
 				r := &n.Rules(h)[j]
-				b.ids[r] = fmt.Sprintf("%s %s#%d", n.Name, h, r.Index)
+				b.ids[r] = RuleID(n.Name, r)
 				rules = append(rules, Rule{
 					ID: b.ids[r], Namespace: n.Name, Hook: h.String(), Words: r.Words(),
 					Action: string(r.Action), File: r.Pos.File, Line: r.Pos.Line,

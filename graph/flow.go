@@ -105,7 +105,7 @@ func (b *builder) decider(e *end, v model.Verdict) string {
 	case model.ByRule:
 		return b.ids[v.Rule]
 	case model.ByDefault:
-		return fmt.Sprintf("%s %s default", e.ns.Name, v.Hook)
+		return DefaultID(e.ns.Name, v.Hook)
 	}
 	return string(v.Reason)
 }

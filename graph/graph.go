@@ -8,6 +8,7 @@ package graph
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/sockns/sockns/model"
 )
@@ -118,6 +119,16 @@ type Rule struct {
 	Action    string `json:"action"`
 	File      string `json:"file"`
 	Line      int    `json:"line"`
+}
+
+// RuleID returns the ID of a rule of a namespace: "web connect#1".
+func RuleID(namespace string, r *model.Rule) string {
+	return fmt.Sprintf("%s %s#%d", namespace, r.Hook, r.Index)
+}
+
+// DefaultID returns what stands for the default of a hook of a namespace.
+func DefaultID(namespace string, h model.Hook) string {
+	return namespace + " " + h.String() + " default"
 }
 
 // Ports are ranges that are sorted and do not meet; in JSON a list of "80" and

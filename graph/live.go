@@ -100,24 +100,17 @@ func (g *Graph) SetLive(p *model.Policy, l Live, refusals []Refusal) {
 	g.countHits()
 }
 
-// RuleID returns the ID of a namespace's rule by its words, that of the default
-// if they are "default", and "" if there is none: it was changed since.
-func (g *Graph) RuleID(namespace, hook, words string) string {
-	if words == "default" {
-		return namespace + " " + hook + " default"
-	}
-	for i := range g.Rules {
-		if r := &g.Rules[i]; r.Namespace == namespace && r.Hook == hook && r.Words == words {
-			return r.ID
-		}
-	}
-	return ""
-}
-
+// decider returns the ID of what refused, by its words: it may stand
+// elsewhere by now.
 func (g *Graph) decider(r *Refusal) string {
 	name := template(r.Namespace)
-	if id := g.RuleID(name, r.Hook.String(), r.Words); id != "" {
-		return id
+	if r.Words == "default" {
+		return DefaultID(name, r.Hook)
+	}
+	for i := range g.Rules {
+		if rule := &g.Rules[i]; rule.Namespace == name && rule.Hook == r.Hook.String() && rule.Words == r.Words {
+			return rule.ID
+		}
 	}
 	return "a former rule of " + name
 }

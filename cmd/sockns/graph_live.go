@@ -47,25 +47,25 @@ func (c *cli) liveGraph(ctx context.Context, files []string) (*graph.Graph, erro
 	}
 	g := graph.Build(loaded.Policy)
 	live := graph.Live{At: time.Now(), Since: refusals.Since, Unplaced: refusals.Forgotten}
-	live.Decisions, live.Shared = decisionsOf(g, status)
+	live.Decisions, live.Shared = decisionsOf(loaded.Policy, status)
 	g.SetLive(loaded.Policy, live, refusalsOf(refusals))
 	return g, nil
 }
 
-// decisionsOf returns what the rules of a graph's policy decided, and the
-// namespaces that are counted together with others.
-func decisionsOf(g *graph.Graph, s *controller.Status) (decisions map[string]uint64, shared []string) {
+// decisionsOf returns what the rules of a policy decided, by their IDs in its
+// graph, and the namespaces that are counted together with others.
+func decisionsOf(p *model.Policy, s *controller.Status) (decisions map[string]uint64, shared []string) {
 	decisions = make(map[string]uint64)
+	ids := countedIDs(p)
 	add := func(name string, r *controller.RuleCount, n uint64) {
-		refuses := r.Outcome != compiler.Allowed
-		if id := g.RuleID(name, r.Hook, r.Name); id != "" && (refuses || r.Name != "default") {
+		if id := ids[counted{name, r.Hook, r.Name}]; id != "" && (r.Name != compiler.DefaultName || r.Outcome != compiler.Allowed) {
 			decisions[id] += n
 		}
 	}
 	for _, d := range s.Devices {
-		counted := make(map[string]*controller.NamespaceStatus)
+		byName := make(map[string]*controller.NamespaceStatus)
 		for i := range d.Namespaces {
-			counted[d.Namespaces[i].Name] = &d.Namespaces[i]
+			byName[d.Namespaces[i].Name] = &d.Namespaces[i]
 		}
 		for i := range d.Namespaces {
 			n := &d.Namespaces[i]
@@ -78,7 +78,7 @@ func decisionsOf(g *graph.Graph, s *controller.Status) (decisions map[string]uin
 				}
 				add(name, r, times)
 			}
-			with := counted[n.CountedUnder]
+			with := byName[n.CountedUnder]
 			if with == nil || with.Name == name {
 				continue
 			}
@@ -93,6 +93,29 @@ func decisionsOf(g *graph.Graph, s *controller.Status) (decisions map[string]uin
 		}
 	}
 	return decisions, shared
+}
+
+// counted is how the kernel's counters know a rule.
+type counted struct{ namespace, hook, name string }
+
+// countedIDs returns the IDs in the graph of what is counted. Of two rules with
+// the same words the first is counted: the other never decides.
+func countedIDs(p *model.Policy) map[counted]string {
+	ids := make(map[counted]string)
+	for i := range p.SocketNamespaces {
+		n := &p.SocketNamespaces[i]
+		for _, h := range model.Hooks {
+			ids[counted{n.Name, h.String(), compiler.DefaultName}] = graph.DefaultID(n.Name, h)
+			rules := n.Rules(h)
+			for j := range rules {
+				k := counted{n.Name, h.String(), compiler.RuleName(&rules[j])}
+				if _, known := ids[k]; !known {
+					ids[k] = graph.RuleID(n.Name, &rules[j])
+				}
+			}
+		}
+	}
+	return ids
 }
 
 // refusalsOf returns what was refused between two ends.

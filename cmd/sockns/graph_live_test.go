@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -55,7 +56,7 @@ func TestDecisionsOfTheKernel(t *testing.T) {
 			count("accept", "default", compiler.Audited, 60, 55), count("accept", "may accept what was", compiler.Allowed, 1, 0),
 		}}},
 	}}}}
-	decisions, shared := decisionsOf(graph.Build(p), status)
+	decisions, shared := decisionsOf(p, status)
 	want := map[string]uint64{
 		"blog connect#1": 32, "blog connect#2": 50, "web connect#1": 6, "web connect#2": 50,
 		"user connect#1": 9, "user accept default": 7, "db accept default": 60,
@@ -65,6 +66,36 @@ func TestDecisionsOfTheKernel(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"web", "blog"}, shared); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestCountersAreKnown: each rule that a table counts is one of the graph,
+// however long its words are.
+func TestCountersAreKnown(t *testing.T) {
+	text := strings.Replace(liveRules, "[{to: any}]", `
+      - {to: ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.9", "10.0.0.10"], protocol: tcp, ports: [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]}
+      - {action: deny, error: EACCES, audit: true, to: 10.9.9.9}
+      - {log: true, to: 10.9.9.8}`, 1)
+	p, diagnostics := model.Parse([]model.File{{Name: "policy.yaml", Data: []byte(text)}})
+	if diagnostics.HasErrors() {
+		t.Fatal(diagnostics)
+	}
+	f := compiler.Facts{Devices: map[string]compiler.DeviceFacts{model.HostDevice: {}}}
+	for i, name := range []string{"web", "blog", "db", "user/1"} {
+		f.Members = append(f.Members, compiler.Member{Namespace: name, Path: "/" + name, ID: uint64(i + 1), Level: 1})
+	}
+	ids, seen := countedIDs(p), 0
+	for _, d := range compiler.Describe(compiler.Compile(p, f).Devices[0].Table) {
+		name, _, _ := strings.Cut(d.Name, "/")
+		for _, c := range d.Counters {
+			seen++
+			if ids[counted{name, c.Hook, c.Name}] == "" {
+				t.Errorf("%s: %s %q is unknown", name, c.Hook, c.Name)
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d counters", seen)
 	}
 }
 

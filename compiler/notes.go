@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/syscalls"
@@ -58,7 +59,7 @@ func ruleNote(r *model.Rule, calls bool) string {
 	case !calls:
 		return packetNote(r)
 	case r.Hook == model.Connect && r.Action == model.Deny:
-		return "" // the call gives the exact error
+		return pingNote(r) // any other call gives the exact error
 	case r.Hook == model.Accept && packetNote(r) != "":
 		return packetNote(r) + "; a local application whose connect(2) it refuses sees the error itself"
 	}
@@ -98,6 +99,14 @@ func packetNote(r *model.Rule) string {
 		return errnoNote(r.Hook, r.Error)
 	}
 	return ""
+}
+
+// pingNote says what becomes of the errno of a rule that names ping sockets.
+func pingNote(r *model.Rule) string {
+	if r.Error == "" || !slices.Contains(r.Protocols, model.ICMP) {
+		return ""
+	}
+	return fmt.Sprintf("%s is seen by a ping socket that calls connect(2); sendto(2) without it fails with EPERM on IPv4, and gets no answer on IPv6", r.Error)
 }
 
 // errnoNote says what an application sees instead of an errno that packets

@@ -60,6 +60,10 @@ func (r Refusal) Syscalls() Sight {
 	switch {
 	case r.Hook == Bind:
 		return Sight{r.call(), r.Error, AtOnce}
+	case r.Hook == Connect && r.Protocol == ICMP && !r.Log:
+		// Ping sockets have no sendmsg hook: what they send without connect(2)
+		// is the packets'.
+		return Sight{"connect(2)", r.Error, AtOnce}
 	case r.Log, r.Hook == Accept && (!r.Managed || r.Error == ETIMEDOUT):
 		return r.Packets() // which the tier leaves it to
 	}
@@ -73,6 +77,16 @@ func (r Refusal) Packets() Sight {
 	switch {
 	case r.Hook == Bind:
 		return Sight{call, "", Inert}
+	case r.Protocol == ICMP && !r.IPv6:
+		return Sight{call, EPERM, AtOnce}
+	case r.Protocol == ICMP: // ping_v6_sendmsg forgets the error
+		switch r.Error {
+		case ECONNREFUSED:
+			return Sight{call, ECONNREFUSED, OnReceive}
+		case EACCES, EPERM:
+			return Sight{call, EACCES, OnReceive}
+		}
+		return Sight{call, "", Silence}
 	case r.Protocol != TCP && !r.Loopback && r.Hook == Connect:
 		if r.Protocol == SCTP {
 			return Sight{call, "", Unknown}

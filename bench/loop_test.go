@@ -20,6 +20,9 @@ import (
 	"github.com/sockns/sockns/events"
 )
 
+// loopSizes are the numbers of socket namespaces that the loop is measured with.
+var loopSizes = []int{10, 1000, 10000}
+
 // loop is a controller that runs in a benchmark, and the times at which it
 // tells of an event, by kind.
 type loop struct {
@@ -33,7 +36,7 @@ func runLoop(b *testing.B, policy string) *loop {
 	b.Helper()
 	host := openHost(b)
 	l := &loop{file: filepath.Join(b.TempDir(), "p.yaml"), told: make(map[events.Kind]chan time.Time)}
-	for _, k := range []events.Kind{events.Started, events.MemberJoined, events.MemberLeft, events.Changed, events.DriftRepaired} {
+	for _, k := range []events.Kind{events.Started, events.MemberJoined, events.MemberLeft, events.Changed, events.DriftRepaired, events.DeviceWent} {
 		l.told[k] = make(chan time.Time, 1<<16)
 	}
 	l.write(b, policy)
@@ -94,7 +97,7 @@ func percentiles(b *testing.B, all []time.Duration) {
 // do, and measures from the moment before mkdir(2) until both tiers know the new
 // one.
 func BenchmarkBirth(b *testing.B) {
-	each(b, sizes, func(b *testing.B, n, different int) {
+	each(b, loopSizes, func(b *testing.B, n, different int) {
 		tree := haveCgroups(b, n)
 		l := runLoop(b, policyText(n, different))
 		var took []time.Duration
@@ -119,7 +122,7 @@ func BenchmarkBirth(b *testing.B) {
 // BenchmarkFlush has nft(8) flush the ruleset, and measures from its end until
 // everything is repaired.
 func BenchmarkFlush(b *testing.B) {
-	each(b, sizes, func(b *testing.B, n, different int) {
+	each(b, loopSizes, func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
 		l := runLoop(b, policyText(n, different))
 		var took []time.Duration
@@ -134,11 +137,34 @@ func BenchmarkFlush(b *testing.B) {
 	})
 }
 
+// BenchmarkDevice makes a network namespace that the policy names, and measures
+// from the end of `ip netns add` until its policy is in force there.
+func BenchmarkDevice(b *testing.B) {
+	name := fmt.Sprintf("snbench%d", os.Getpid())
+	each(b, []int{10, 1000}, func(b *testing.B, n, different int) {
+		haveCgroups(b, n)
+		l := runLoop(b, policyOf(n, different, "/run/netns/"+name, memberPath))
+		var took []time.Duration
+		for b.Loop() {
+			if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+			began := time.Now()
+			took = append(took, l.wait(b, events.Changed).Sub(began))
+			if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+			l.wait(b, events.DeviceWent)
+		}
+		percentiles(b, took)
+	})
+}
+
 // BenchmarkEdit replaces the policy file, as editors do, with one that differs
 // in one rule, and measures until it is committed. 50 ms of it are the wait for
 // the end of a burst of changes.
 func BenchmarkEdit(b *testing.B) {
-	each(b, sizes, func(b *testing.B, n, different int) {
+	each(b, loopSizes, func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
 		policy := policyText(n, different)
 		edited := strings.Replace(policy, "ports: 53,", "ports: 54,", 1)
@@ -160,7 +186,7 @@ func BenchmarkEdit(b *testing.B) {
 // BenchmarkMemory measures what a controller, in a process of its own, has in
 // memory when it enforces a policy, and the most that it had.
 func BenchmarkMemory(b *testing.B) {
-	each(b, sizes, func(b *testing.B, n, different int) {
+	each(b, loopSizes, func(b *testing.B, n, different int) {
 		haveCgroups(b, n)
 		text := policyText(n, different)
 		var now, most float64

@@ -102,13 +102,16 @@ var parts = []part{
 	{
 		name: "loop",
 		benchmarks: []benchmarks{
-			{"./bench", "^BenchmarkBirth$", "10000x"},
-			{"./bench", "^BenchmarkFlush$|^BenchmarkEdit$", "10x"},
+			{"./bench", "^BenchmarkBirth$/shared", "10000x"},
+			{"./bench", "^BenchmarkBirth$/different/=(10|1000)$", "10000x"},
+			{"./bench", "^BenchmarkBirth$/different/=10000$", "100x"},
+			{"./bench", "^BenchmarkFlush$|^BenchmarkEdit$|^BenchmarkDevice$", "10x"},
 			{"./bench", "^BenchmarkMemory$", "1x"},
 		},
 		tables: []table{
 			{benchmark: "Birth", caption: "From mkdir of a member's cgroup until both tiers know it"},
 			{benchmark: "Flush", caption: "From the end of a foreign `nft flush ruleset` to the full repair"},
+			{benchmark: "Device", caption: "From the end of `ip netns add` until its policy is in force there"},
 			{benchmark: "Edit", caption: "From a saved file to the committed change of one rule, 50 ms of it waiting for the end of the burst"},
 			{benchmark: "Memory", caption: "Resident memory of the controller, and the most it ever had"},
 		},

@@ -122,8 +122,9 @@ func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
 		if done := memo[at]; done != nil {
 			return done
 		}
-		var edges []edge
-		for _, o := range s.edgesAt(out, dim) {
+		outs, ins := s.edgesAt(out, dim), s.edgesAt(in, dim)
+		edges := make([]edge, 0, len(outs)+len(ins))
+		for _, o := range outs {
 			if rest := o.set.Minus(box[dim]); !rest.Empty() {
 				edges = append(edges, edge{rest, o.to})
 			}
@@ -131,7 +132,7 @@ func (s *space) combine(out *Diagram, box *Box, in *Diagram) *Diagram {
 			if inside.Empty() {
 				continue
 			}
-			for _, i := range s.edgesAt(in, dim) {
+			for _, i := range ins {
 				if both := inside.Intersect(i.set); !both.Empty() {
 					edges = append(edges, edge{both, from(dim+1, o.to, i.to)})
 				}
@@ -168,9 +169,10 @@ func (s *space) apply(a, b *Diagram, label func(a, b int) int) *Diagram {
 			return d
 		}
 		dim := min(a.dim, b.dim)
-		var edges []edge
-		for _, x := range s.edgesAt(a, dim) {
-			for _, y := range s.edgesAt(b, dim) {
+		xs, ys := s.edgesAt(a, dim), s.edgesAt(b, dim)
+		edges := make([]edge, 0, len(xs)+len(ys))
+		for _, x := range xs {
+			for _, y := range ys {
 				if both := x.set.Intersect(y.set); !both.Empty() {
 					edges = append(edges, edge{both, from(x.to, y.to)})
 				}

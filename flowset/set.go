@@ -126,9 +126,9 @@ func (s Set) Union(t Set) Set {
 // Intersect returns the points of both.
 func (s Set) Intersect(t Set) Set {
 	switch {
-	case t.spans(s):
+	case t.Covers(s): // nothing has to be made
 		return s
-	case s.spans(t):
+	case s.Covers(t):
 		return t
 	}
 	var u Set
@@ -152,17 +152,6 @@ func (s Set) Intersect(t Set) Set {
 	return u
 }
 
-// spans reports whether s is obviously all of t: nothing has to be made then.
-func (s Set) spans(t Set) bool {
-	switch {
-	case len(t) == 0 || len(s) == 0:
-		return len(t) == 0
-	case len(s) == 1:
-		return s[0].First.compare(t[0].First) <= 0 && t[len(t)-1].Last.compare(s[0].Last) <= 0
-	}
-	return len(s) == len(t) && &s[0] == &t[0]
-}
-
 // Overlaps reports whether there is a point of both.
 func (s Set) Overlaps(t Set) bool {
 	for len(s) > 0 && len(t) > 0 {
@@ -180,6 +169,9 @@ func (s Set) Overlaps(t Set) bool {
 
 // Minus returns the points of s that t does not have.
 func (s Set) Minus(t Set) Set {
+	if !s.Overlaps(t) {
+		return s
+	}
 	var u Set
 	for _, r := range s {
 		for len(t) > 0 && t[0].Last.compare(r.First) < 0 {
@@ -207,4 +199,14 @@ func (s Set) Minus(t Set) Set {
 }
 
 // Covers reports whether s has all points of t.
-func (s Set) Covers(t Set) bool { return t.Minus(s).Empty() }
+func (s Set) Covers(t Set) bool {
+	for _, r := range t { // which is in one range of s, or not in s
+		for len(s) > 0 && s[0].Last.compare(r.First) < 0 {
+			s = s[1:]
+		}
+		if len(s) == 0 || r.First.compare(s[0].First) < 0 || s[0].Last.compare(r.Last) < 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -932,7 +932,7 @@ static __always_inline int refused_by(ctx_t *ctx, const struct addr *to, struct 
 	struct peer_call c = { .p.q.peer = *to, .from = *from, .answers = answers, .connects = connects };
 	if (connects) c.p.unsteered = note_unsteered(ctx, to);
 	if (!begin_call(ctx, &c)) return 0;
-	if (c.p.q.identified && !find_steered(&c)) {
+	if (c.p.q.identified && !(connects && find_steered(&c))) {
 		c.p.there.identity = 0;
 		struct addr there = c.p.q.peer;
 		find_receiver(ctx, c.p.q.slot, &there, ctx->user_port, &c.p.there);

@@ -94,7 +94,6 @@ struct pick {
 	bool unsteered;      // the kernel has a listener there that is not steered
 	struct listener key; // of the listener that was chosen
 	struct who there;    // and whose it is
-	__u32 asked_last;    // the candidate that was asked last
 };
 
 // try_listener asks one listener's namespace.
@@ -176,7 +175,6 @@ __noinline int choose(struct pick *p)
 		if (!c->identity || !covers(&c->asked, &p->q.local)) continue;
 		struct addr asked = c->asked;
 		__u32 identity = c->identity;
-		p->asked_last = i;
 		if (try_listener(p, &asked, identity) != ACCEPTS) continue;
 		__u32 rank = 2 * p->there.source + is_wildcard(&asked);
 		if (rank < best.rank) {
@@ -185,10 +183,10 @@ __noinline int choose(struct pick *p)
 		}
 	}
 	if (best.rank != ~0u) {
-		if (best.index == p->asked_last) return ACCEPTS; // p->key is of it
 		struct candidate *c = candidate_at(p->netns, p->q.port, best.index);
 		if (!c) return NOBODY;
 		struct addr asked = c->asked;
+		if (c->identity == p->key.identity && same_addr(&asked, &p->key.asked)) return ACCEPTS; // it was asked last
 		return try_listener(p, &asked, c->identity);
 	}
 	// The packets' rules refuse in the name of the address's owner.

@@ -79,6 +79,23 @@ func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		// Reading the tables back takes as long as all that follows from the policy.
+		readings := make(map[string]chan reading)
+		for name, dev := range devices {
+			done := make(chan reading, 1)
+			readings[name] = done
+			go func() { done <- dev.read() }()
+		}
+		read := func(name string) reading {
+			r := <-readings[name]
+			readings[name] <- r
+			return r
+		}
+		defer func() {
+			for name := range devices {
+				read(name) // before anybody closes the socket
+			}
+		}()
 		if plan.Facts, err = h.facts(p, devices); err != nil {
 			return nil, nil, err
 		}
@@ -89,7 +106,7 @@ func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 		plan.Program, plan.Notes = prog, prog.Notes
 		for _, d := range prog.Devices {
 			dev := devices[d.Name]
-			dp, err := h.planDevice(dev, d.Table)
+			dp, err := h.planTable(dev, d.Table, read(d.Name))
 			if err != nil {
 				return nil, nil, err
 			}
@@ -102,15 +119,32 @@ func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 	return plan, planned, nil
 }
 
+// reading is a table that was read back; nil if there is none.
+type reading struct {
+	table      *nft.Table
+	generation nft.Generation // before it was read
+	err        error
+}
+
+func (d *hostDevice) read() (r reading) {
+	if r.generation, r.err = d.conn.Generation(); r.err != nil {
+		r.err = fmt.Errorf("device namespace %s: %w", d.name, r.err)
+		return r
+	}
+	r.table, r.err = d.table()
+	return r
+}
+
 func (h *Host) planDevice(dev *hostDevice, want *nft.Table) (DevicePlan, error) {
-	generation, err := dev.conn.Generation()
-	if err != nil {
-		return DevicePlan{}, fmt.Errorf("device namespace %s: %w", dev.name, err)
+	return h.planTable(dev, want, dev.read())
+}
+
+// planTable compares the table that was read back with the one that is wanted.
+func (h *Host) planTable(dev *hostDevice, want *nft.Table, was reading) (DevicePlan, error) {
+	if was.err != nil {
+		return DevicePlan{}, was.err
 	}
-	have, err := dev.table()
-	if err != nil {
-		return DevicePlan{}, err
-	}
+	have, generation := was.table, was.generation
 	if have != nil && want != nil && have.Comment != want.Comment {
 		return DevicePlan{}, fmt.Errorf("device namespace %s: table inet %s there is not of this sockns (it says %q): remove it with `sockns delete` in the network namespace that made it, or with `nft delete table inet %s`",
 			dev.name, compiler.TableName, have.Comment, compiler.TableName)

@@ -48,16 +48,20 @@ func readMap[K comparable, V any](t *Tier, name string) (map[K]V, error) {
 		return nil, err
 	}
 	all := make(map[K]V)
-	var k K
-	var v V
-	each := m.Iterate()
-	for each.Next(&k, &v) {
-		all[k] = v
+	keys, values := make([]K, batchSize), make([]V, batchSize) // larger than any bucket
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			all[keys[i]] = values[i]
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read map %s: %w", name, err)
+		}
 	}
-	if err := each.Err(); err != nil {
-		return nil, fmt.Errorf("read map %s: %w", name, err)
-	}
-	return all, nil
 }
 
 // readList reads an array. That of an empty list has one element, which is zero.

@@ -155,7 +155,7 @@ func (e *Entry) Append(b []byte) []byte {
 	b = n.AppendUint16(n.AppendUint16(b, e.PortFirst), e.PortLast)
 	b = n.AppendUint32(b, e.Source)
 	b = append(b, byte(e.Kind), byte(e.Protocols), byte(e.Needs), byte(e.Action))
-	return n.AppendUint16(n.AppendUint16(b, e.Error), e.Rule)
+	return n.AppendUint32(n.AppendUint16(n.AppendUint16(b, e.Error), e.Rule), e.Tag)
 }
 
 // Local is a local address of a device namespace, loopback aside.

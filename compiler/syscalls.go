@@ -66,14 +66,18 @@ func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, i
 	for _, a := range facts.Locals {
 		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a), Owner: owners[a]})
 	}
-	taken := c.spans(takenPorts(c.policy, name, ""))
+	taken := map[bool][4]syscalls.Span{} // by whether a namespace has all addresses
+	for _, all := range [...]bool{false, true} {
+		taken[all] = c.spans(takenPorts(c.policy, name, "", all))
+	}
 	for _, s := range spaces {
 		n := s.source
 		member, done := c.index[n.Name]
 		if !done {
-			t := taken
+			all := len(n.Addresses) == 0
+			t := taken[all]
 			if deniesUnnamed(n) {
-				t = c.spans(takenPorts(c.policy, name, n.Name))
+				t = c.spans(takenPorts(c.policy, name, n.Name, all))
 			}
 			member = syscalls.Member{Netns: facts.Cookie, Policy: c.lists(n, t), Source: c.sources[n.Name], Audit: n.Mode == model.Audit}
 			c.index[n.Name] = member
@@ -404,15 +408,16 @@ func deniesUnnamed(n *model.SocketNamespace) bool {
 
 // takenPorts lists the ports that the namespaces of a device namespace, but
 // one, may bind because a rule says so: anywhere for TCP and UDP, then on
-// addresses of their own for TCP and UDP.
-func takenPorts(p *model.Policy, device, but string) (lists [4][]model.PortRange) {
+// addresses of their own for TCP and UDP. To a namespace that has all addresses
+// each of them is taken anywhere.
+func takenPorts(p *model.Policy, device, but string, all bool) (lists [4][]model.PortRange) {
 	for i := range p.SocketNamespaces {
 		n := &p.SocketNamespaces[i]
 		if n.Device != device || n.Name == but {
 			continue
 		}
 		at := 0
-		if len(n.Addresses) > 0 {
+		if len(n.Addresses) > 0 && !all {
 			at = 2
 		}
 		for _, r := range n.Bind {

@@ -57,12 +57,8 @@ func (c *comparison) appendTaken(out []Labeled, b Labeled, p pair, s subject, pr
 
 // breadth says whose claims count at a part of the local addresses.
 func (c *comparison) breadth(w *world, s subject, proto model.Protocol, local Set) breadth {
-	wide := loopback.Covers(local)
-	if local.Equal(unknown) {
-		n := w.resident(s.name, s.device)
-		wide = n != nil && len(n.Addresses) == 0
-	}
-	return breadth{proto, wide}
+	n := w.resident(s.name, s.device)
+	return breadth{proto, n != nil && len(n.Addresses) == 0 || loopback.Covers(local)}
 }
 
 // shift returns how the ports move that others than a subject may bind.

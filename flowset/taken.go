@@ -21,7 +21,7 @@ func (c *claims) but(name string) Set { return c.all.Minus(c.only[name]) }
 type shift struct{ gain, loss Set }
 
 // breadth says which namespaces' claims count: those without addresses of
-// their own everywhere, the others on loopback and to wildcards.
+// their own everywhere, the others on loopback, and to such a namespace.
 type breadth struct {
 	proto model.Protocol
 	wide  bool

@@ -165,8 +165,9 @@ func bindError(p *Policy, n *SocketNamespace, proto Protocol, local netip.AddrPo
 	wildcard := !local.Addr().IsValid() || local.Addr().IsUnspecified()
 	for i := range p.SocketNamespaces {
 		m := &p.SocketNamespaces[i]
-		// On addresses of its own, a namespace has its port there and on loopback.
-		overlaps := len(m.Addresses) == 0 || wildcard && len(n.Addresses) == 0 || !wildcard && local.Addr().Unmap().IsLoopback()
+		// On addresses of its own, a namespace has its port there and on
+		// loopback; to one that has all addresses it is another's on each.
+		overlaps := len(m.Addresses) == 0 || len(n.Addresses) == 0 || !wildcard && local.Addr().Unmap().IsLoopback()
 		if m == n || m.Device != n.Device || !overlaps {
 			continue
 		}

@@ -143,6 +143,7 @@ socketNamespaces:
   a: {members: [{cgroup: /a}], bind: [{protocol: tcp, ports: 80-90}]}
   b: {members: [{cgroup: /b}], addresses: 192.0.2.1, bind: [{protocol: tcp, ports: 443}]}
   c: {members: [{cgroup: /c}], addresses: 192.0.2.2, bind: [{protocol: tcp, ports: 444}]}
+  d: {members: [{cgroup: /d}], bind: [{protocol: tcp, ports: 445}]}
 `)}})
 	if diagnostics.HasErrors() {
 		t.Fatal(diagnostics)
@@ -158,6 +159,17 @@ socketNamespaces:
 	} {
 		if got := DecideBind(p, "b", TCP, netip.MustParseAddrPort(local)).Error; got != want {
 			t.Errorf("b binds %s: %q, want %q", local, got, want)
+		}
+	}
+	for local, want := range map[string]Errno{
+		"192.0.2.2:444": EADDRINUSE, // c has it there
+		"192.0.2.9:444": EADDRINUSE,
+		"0.0.0.0:444":   EADDRINUSE,
+		"192.0.2.2:446": EACCES,
+		"192.0.2.2:445": "",
+	} {
+		if got := DecideBind(p, "d", TCP, netip.MustParseAddrPort(local)).Error; got != want {
+			t.Errorf("d binds %s: %q, want %q", local, got, want)
 		}
 	}
 }

@@ -38,11 +38,17 @@ SEED ?= 0
 conform: tools ## FLOWS random decisions on the kernel against the model (root; SEED repeats a run)
 	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./conform -run TestKernelDoesWhatThePolicySays -v -count=1 -timeout 3h -flows $(FLOWS) -seed $(SEED)
 
+RACY = ./controller ./service ./api ./events ./metrics ./decisions ./nflog ./watch ./cgroup ./source
+
+.PHONY: race
+race: tools ## tests of all that has goroutines, with the race detector (root; cgo and gcc)
+	SOCKNS_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 30m $(RACY)
+
 SOAK ?= 10m
 
 .PHONY: soak
-soak: tools ## SOAK long, everything happens at once to a controller with the race detector (root; SEED repeats a run)
-	SOCKNS_REQUIRE_ROOT=1 $(GO) test ./e2e -run TestSoak -v -count=1 -timeout 3h -soak $(SOAK) -seed $(SEED) -soak.race
+soak: tools ## SOAK long, everything happens at once to a controller with the race detector (root; cgo and gcc; SEED repeats a run)
+	SOCKNS_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test ./e2e -run TestSoak -v -count=1 -timeout 3h -soak $(SOAK) -seed $(SEED) -soak.race
 
 .PHONY: mutants
 mutants: ## faults put into a copy of the compiler, and which test finds each

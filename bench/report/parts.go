@@ -72,7 +72,7 @@ var parts = []part{
 		},
 		tables: []table{
 			{benchmark: "Restart", caption: "From a service's new cgroup to the kernel that knows it, as others do it", row: "way", col: "namespaces", unit: "p50-us", show: "ms", plot: true},
-			{benchmark: "HTTP", caption: "An HTTP request to a Go server", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "empty, connection=kept"},
+			{benchmark: "HTTP", caption: "An HTTP request to a Go server", row: "rules", col: "namespaces", unit: "p50-ns", show: "us"},
 			{benchmark: "KernelMemory", caption: "What the tables take in the kernel"},
 			{benchmark: "Start", caption: "`sockns --version`, and the size of the program"},
 		},

@@ -65,7 +65,7 @@ var mutants = []mutant{
 	{fault: "the deepest level is lost in output", file: "assemble.go",
 		old: "	for _, l := range a.deep {\n		leave", new: "	for _, l := range a.deep[min(1, len(a.deep)-1):] {\n		leave"},
 	{fault: "what a namespace says to itself is not asked", file: "index.go",
-		old: "if !c.selfFree {", new: "if false {"},
+		old: "if !ref.selfFree {", new: "if false {"},
 	{fault: "UDP-Lite passes", file: "assemble.go",
 		old: "		ruleOf(protocolTerm(protoUDPLite)[0], jumpTo(nft.VerdictGoto, chainLeave)),\n", new: ""},
 	{fault: "who sends over lo is believed from elsewhere", file: "assemble.go",

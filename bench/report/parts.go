@@ -67,7 +67,8 @@ var parts = []part{
 		name: "peers",
 		benchmarks: []benchmarks{
 			{"./bench", "^BenchmarkRestart$", "5x"},
-			{"./bench", "^BenchmarkHTTP$|^BenchmarkKernelMemory$", "1x"},
+			{"./bench", "^BenchmarkHTTP$", "1x"},
+			{"./bench", "^BenchmarkKernelMemory$", "5x"},
 			{"./bench", "^BenchmarkStart$", "20x"},
 		},
 		tables: []table{

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sort"
@@ -67,17 +68,25 @@ func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, i
 		c.prog.Locals = append(c.prog.Locals, syscalls.Local{Netns: facts.Cookie, Address: syscalls.AddressOf(a), Owner: owners[a]})
 	}
 	taken := map[bool][4]syscalls.Span{} // by whether a namespace has all addresses
-	for _, all := range [...]bool{false, true} {
-		taken[all] = c.spans(takenPorts(c.policy, name, "", all))
-	}
+	taken[true] = c.spans(takenPorts(c.policy, name, "", &model.SocketNamespace{}))
+	taken[false] = c.spans(takenPorts(c.policy, name, "", &model.SocketNamespace{Addresses: make([]model.AddressRange, 1)}))
+	sharing := c.policy.Sharing()
+	shared := map[string][4]syscalls.Span{} // by the addresses
 	for _, s := range spaces {
 		n := s.source
 		member, done := c.index[n.Name]
 		if !done {
-			all := len(n.Addresses) == 0
-			t := taken[all]
-			if deniesUnnamed(n) {
-				t = c.spans(takenPorts(c.policy, name, n.Name, all))
+			t := taken[len(n.Addresses) == 0]
+			switch {
+			case deniesUnnamed(n):
+				t = c.spans(takenPorts(c.policy, name, n.Name, n))
+			case sharing[n]:
+				var known bool
+				key := fmt.Sprint(n.Addresses)
+				if t, known = shared[key]; !known {
+					t = c.spans(takenPorts(c.policy, name, "", n))
+					shared[key] = t
+				}
 			}
 			member = syscalls.Member{Netns: facts.Cookie, Policy: c.lists(n, t), Source: c.sources[n.Name], Audit: n.Mode == model.Audit}
 			c.index[n.Name] = member
@@ -408,16 +417,16 @@ func deniesUnnamed(n *model.SocketNamespace) bool {
 
 // takenPorts lists the ports that the namespaces of a device namespace, but
 // one, may bind because a rule says so: anywhere for TCP and UDP, then on
-// addresses of their own for TCP and UDP. To a namespace that has all addresses
-// each of them is taken anywhere.
-func takenPorts(p *model.Policy, device, but string, all bool) (lists [4][]model.PortRange) {
+// addresses of their own for TCP and UDP. To a namespace that shares addresses
+// with one (that has all of them with each) its ports are taken anywhere.
+func takenPorts(p *model.Policy, device, but string, to *model.SocketNamespace) (lists [4][]model.PortRange) {
 	for i := range p.SocketNamespaces {
 		n := &p.SocketNamespaces[i]
 		if n.Device != device || n.Name == but {
 			continue
 		}
 		at := 0
-		if len(n.Addresses) > 0 && !all {
+		if !to.Shares(n) {
 			at = 2
 		}
 		for _, r := range n.Bind {

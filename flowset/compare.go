@@ -43,8 +43,9 @@ func newComparison(a, b *model.Policy) *comparison {
 			c.claimsA[s.device], c.claimsB[s.device] = c.a.claimed(s.device), c.b.claimed(s.device)
 			c.shifts[s.device] = make(map[breadth]shift)
 			for at, a := range c.claimsA[s.device] {
-				b := c.claimsB[s.device][at]
-				c.shifts[s.device][at] = shift{b.all.Minus(a.all), a.all.Minus(b.all)}
+				if b := c.claimsB[s.device][at]; b != nil {
+					c.shifts[s.device][at] = shift{b.all.Minus(a.all), a.all.Minus(b.all)}
+				}
 			}
 		}
 	}

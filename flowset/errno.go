@@ -58,7 +58,10 @@ func (c *comparison) appendTaken(out []Labeled, b Labeled, p pair, s subject, pr
 // breadth says whose claims count at a part of the local addresses.
 func (c *comparison) breadth(w *world, s subject, proto model.Protocol, local Set) breadth {
 	n := w.resident(s.name, s.device)
-	return breadth{proto, n != nil && len(n.Addresses) == 0 || loopback.Covers(local)}
+	if n != nil && len(n.Addresses) == 0 || loopback.Covers(local) {
+		return breadth{proto: proto, wide: true}
+	}
+	return breadth{proto: proto, addresses: w.shared[s]}
 }
 
 // shift returns how the ports move that others than a subject may bind.
@@ -66,8 +69,9 @@ func (c *comparison) shift(s subject, atA, atB breadth) shift {
 	a, b := c.claimsA[s.device][atA], c.claimsB[s.device][atB]
 	mineA, mineB := a.only[s.name], b.only[s.name]
 	if atA == atB && mineA.Equal(mineB) {
-		all := c.shifts[s.device][atA]
-		return shift{all.gain.Minus(mineA), all.loss.Minus(mineA)}
+		if all, known := c.shifts[s.device][atA]; known {
+			return shift{all.gain.Minus(mineA), all.loss.Minus(mineA)}
+		}
 	}
 	takenA, takenB := a.but(s.name), b.but(s.name)
 	return shift{takenB.Minus(takenA), takenA.Minus(takenB)}
@@ -104,11 +108,13 @@ func named(label int, ports, taken Set) []namedPorts {
 // claimsMoved reports whether the ports that others may bind are not the same
 // in both policies, or count elsewhere.
 func (c *comparison) claimsMoved(s subject) bool {
-	for at := range c.claimsA[s.device] {
-		if moved := c.shift(s, at, at); !moved.gain.Empty() || !moved.loss.Empty() {
-			return true
+	for _, proto := range [...]model.Protocol{model.TCP, model.UDP} {
+		for _, local := range [...]Set{unknown, loopback} {
+			moved := c.shift(s, c.breadth(c.a, s, proto, local), c.breadth(c.b, s, proto, local))
+			if !moved.gain.Empty() || !moved.loss.Empty() {
+				return true
+			}
 		}
 	}
-	na, nb := c.a.resident(s.name, s.device), c.b.resident(s.name, s.device)
-	return na != nil && nb != nil && (len(na.Addresses) == 0) != (len(nb.Addresses) == 0)
+	return false
 }

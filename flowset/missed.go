@@ -56,7 +56,7 @@ func (a *Lists) missed(n *model.SocketNamespace, without func(i int) bool) bool 
 		for _, d := range a.deniedTo(m) {
 			wide := a.c.breadth(a.c.a, subject{m.Name, m.Device}, d.proto, d.local).wide
 			ports := d.ports.Intersect(lost[d.proto])
-			if wide || len(n.Addresses) == 0 {
+			if wide || n.Shares(m) {
 				ports = a.unclaimed(ports, d.proto, wide, n, m)
 				if !ports.Empty() {
 					return true
@@ -75,7 +75,7 @@ func (a *Lists) unclaimed(ports Set, proto model.Protocol, wide bool, n, m *mode
 		if ports.Empty() {
 			break
 		}
-		if k.Name != n.Name && k.Name != m.Name && k.Device == n.Device && (wide || len(k.Addresses) == 0) {
+		if k.Name != n.Name && k.Name != m.Name && k.Device == n.Device && (wide || k.Shares(m)) {
 			ports = ports.Minus(claimedBy(k, proto, nil))
 		}
 	}

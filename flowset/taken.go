@@ -23,8 +23,9 @@ type shift struct{ gain, loss Set }
 // breadth says which namespaces' claims count: those without addresses of
 // their own everywhere, the others on loopback, and to such a namespace.
 type breadth struct {
-	proto model.Protocol
-	wide  bool
+	proto     model.Protocol
+	wide      bool
+	addresses string // of a namespace that shares some: those of who shares them count too
 }
 
 // claimed gathers the claims of a device namespace.
@@ -44,9 +45,32 @@ func (w *world) claimed(device string) map[breadth]*claims {
 				}
 			}
 		}
-		found[breadth{proto, false}], found[breadth{proto, true}] = sweep(narrow), sweep(wide)
+		found[breadth{proto: proto}], found[breadth{proto: proto, wide: true}] = sweep(narrow), sweep(wide)
+		w.claimedByShare(device, proto, found)
 	}
 	return found
+}
+
+// claimedByShare gathers the claims that count to namespaces that share
+// addresses, once for all that list the same.
+func (w *world) claimedByShare(device string, proto model.Protocol, found map[breadth]*claims) {
+	all := w.policy.SocketNamespaces
+	for i := range all {
+		n := &all[i]
+		at := breadth{proto: proto, addresses: w.shared[subject{n.Name, n.Device}]}
+		if n.Device != device || at.addresses == "" || found[at] != nil {
+			continue
+		}
+		var list []portClaim
+		for j := range all {
+			if m := &all[j]; m.Device == device && n.Shares(m) {
+				for _, p := range claimedBy(m, proto, nil) {
+					list = append(list, portClaim{p, m.Name})
+				}
+			}
+		}
+		found[at] = sweep(list)
+	}
 }
 
 // claimsPort reports whether a bind rule gives ports of a protocol to its

@@ -2,6 +2,7 @@ package flowset
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -105,10 +106,14 @@ type world struct {
 	policy *model.Policy
 	names  model.Names
 	groups map[string]*model.Group
+	shared map[subject]string // the addresses of namespaces that share some
 }
 
 func newWorld(p *model.Policy) *world {
-	w := &world{policy: p, names: p.Names(), groups: make(map[string]*model.Group, len(p.Groups))}
+	w := &world{policy: p, names: p.Names(), groups: make(map[string]*model.Group, len(p.Groups)), shared: make(map[subject]string)}
+	for n := range p.Sharing() {
+		w.shared[subject{n.Name, n.Device}] = fmt.Sprint(n.Addresses)
+	}
 	for i := range p.Groups {
 		w.groups[p.Groups[i].Name] = &p.Groups[i]
 	}

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // End is one end of a flow.
 type End struct {
@@ -151,6 +154,20 @@ func DecideBind(p *Policy, namespace string, proto Protocol, local netip.AddrPor
 	return Verdict{Hook: Bind, Action: action, Error: errno, Reason: ByDefault, Audit: audit, Passed: passed}
 }
 
+// Shares reports whether two namespaces of a device namespace have a local
+// address in common, loopback aside. The ports of each are then taken to the
+// other, on all of its addresses.
+func (n *SocketNamespace) Shares(m *SocketNamespace) bool {
+	if len(n.Addresses) == 0 || len(m.Addresses) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(n.Addresses, func(a AddressRange) bool {
+		return slices.ContainsFunc(m.Addresses, func(b AddressRange) bool {
+			return a.Contains(b.First) || b.Contains(a.First)
+		})
+	})
+}
+
 // bindError is what a denied bind gives when its rule does not say:
 // EADDRINUSE for a port that another namespace of the device namespace may
 // bind because a rule of it says so. A port that another's socket holds
@@ -165,15 +182,15 @@ func bindError(p *Policy, n *SocketNamespace, proto Protocol, local netip.AddrPo
 	wildcard := !local.Addr().IsValid() || local.Addr().IsUnspecified()
 	for i := range p.SocketNamespaces {
 		m := &p.SocketNamespaces[i]
-		// On addresses of its own, a namespace has its port there and on
-		// loopback; to one that has all addresses it is another's on each.
-		overlaps := len(m.Addresses) == 0 || len(n.Addresses) == 0 || !wildcard && local.Addr().Unmap().IsLoopback()
-		if m == n || m.Device != n.Device || !overlaps {
+		if m == n || m.Device != n.Device {
 			continue
 		}
 		for j := range m.Bind {
 			r := &m.Bind[j]
-			if r.Action == Allow && len(r.Local) == 0 && len(r.Ports) > 0 && r.mismatch(proto, local.Port()) == "" {
+			if r.Action != Allow || len(r.Local) > 0 || len(r.Ports) == 0 || r.mismatch(proto, local.Port()) != "" {
+				continue
+			}
+			if n.Shares(m) || !wildcard && local.Addr().Unmap().IsLoopback() {
 				return EADDRINUSE
 			}
 		}

@@ -144,6 +144,7 @@ socketNamespaces:
   b: {members: [{cgroup: /b}], addresses: 192.0.2.1, bind: [{protocol: tcp, ports: 443}]}
   c: {members: [{cgroup: /c}], addresses: 192.0.2.2, bind: [{protocol: tcp, ports: 444}]}
   d: {members: [{cgroup: /d}], bind: [{protocol: tcp, ports: 445}]}
+  e: {members: [{cgroup: /e}], addresses: [192.0.2.0-192.0.2.1, 192.0.2.8], bind: [{protocol: tcp, ports: 446}]}
 `)}})
 	if diagnostics.HasErrors() {
 		t.Fatal(diagnostics)
@@ -154,6 +155,8 @@ socketNamespaces:
 		"192.0.2.1:91":  EACCES,
 		"192.0.2.1:444": EACCES, // c has it on its own address
 		"127.0.0.1:444": EADDRINUSE,
+		"192.0.2.1:446": EADDRINUSE, // e shares the address
+		"0.0.0.0:446":   EADDRINUSE,
 		"192.0.2.1:443": "",
 		"192.0.2.2:85":  EADDRNOTAVAIL,
 	} {
@@ -165,7 +168,7 @@ socketNamespaces:
 		"192.0.2.2:444": EADDRINUSE, // c has it there
 		"192.0.2.9:444": EADDRINUSE,
 		"0.0.0.0:444":   EADDRINUSE,
-		"192.0.2.2:446": EACCES,
+		"192.0.2.2:447": EACCES,
 		"192.0.2.2:445": "",
 	} {
 		if got := DecideBind(p, "d", TCP, netip.MustParseAddrPort(local)).Error; got != want {

@@ -30,6 +30,7 @@ socketNamespaces:
       - {action: deny, audit: true, protocol: tcp, ports: 31003}
       - {protocol: tcp, ports: 31003, to: db, log: true}
       - {protocol: tcp, ports: 31004, to: db}
+      - {protocol: udp, ports: 31006, to: db}
   db:
     members: [{cgroup: $CG/db}]
     mode: $MODE
@@ -43,13 +44,35 @@ const decisionsScript = `
 connect web tcp 127.0.0.1:31001            : calls+packets web connect 1 :8 EACCES tcp 127.0.0.1:31001 unmanaged
 connect web udp 127.0.0.1:31002            : calls+packets web connect 2 :9 EHOSTUNREACH udp 127.0.0.1:31002 unmanaged
 connect web tcp 127.0.0.1:31003            : calls+packets web connect 3 :10 ECONNREFUSED tcp 127.0.0.1:31003 db; calls+packets web connect 4 :11 - tcp 127.0.0.1:31003 db
-connect web tcp 127.0.0.1:31004            : calls+packets db accept 0 :13 ECONNREFUSED tcp 127.0.0.1:31004 web
-connect - tcp 127.0.0.1:31003              : packets+packets db accept 0 :13 ECONNREFUSED tcp 127.0.0.1:31003 unmanaged
+connect web tcp 127.0.0.1:31004            : calls+packets db accept 0 :14 ECONNREFUSED tcp 127.0.0.1:31004 web
+connect - tcp 127.0.0.1:31003              : packets+packets db accept 0 :14 ECONNREFUSED tcp 127.0.0.1:31003 unmanaged
 connect web tcp [::1]:31005                : calls+packets web connect 0 :3 ECONNREFUSED tcp [::1]:31005 unmanaged
 connect web tcp 10.9.0.2:31006             : calls+packets web connect 0 :3 ECONNREFUSED tcp 10.9.0.2:31006 -
 listen web udp 127.0.0.1:81                : calls+- web bind 0 :3 EACCES udp 127.0.0.1:81 -
 connect - udp 127.0.0.1:81                 : -+packets web bind 0 :3 ECONNREFUSED udp 127.0.0.1:81 unmanaged
-connect -@far tcp 10.9.0.1:31004           : packets+packets db accept 0 :13 ECONNREFUSED tcp 10.9.0.1:31004 -
+connect -@far tcp 10.9.0.1:31004           : packets+packets db accept 0 :14 ECONNREFUSED tcp 10.9.0.1:31004 -
+connect web tcp [::1]:31004                : calls+packets db accept 0 :14 ECONNREFUSED tcp [::1]:31004 web
+connect web udp 127.0.0.1:31006            : calls+packets db accept 0 :14 ECONNREFUSED udp 127.0.0.1:31006 web
+connect web udp [::1]:31006                : calls+packets db accept 0 :14 ECONNREFUSED udp [::1]:31006 web
+connect - tcp [::1]:31004                  : packets+packets db accept 0 :14 ECONNREFUSED tcp [::1]:31004 unmanaged
+connect - udp 127.0.0.1:31006              : packets+packets db accept 0 :14 ECONNREFUSED udp 127.0.0.1:31006 unmanaged
+connect - udp [::1]:31006                  : packets+packets db accept 0 :14 ECONNREFUSED udp [::1]:31006 unmanaged
+connect web udp [::1]:31005                : calls+packets web connect 0 :3 ECONNREFUSED udp [::1]:31005 unmanaged
+send web 127.0.0.1:31008                   : calls+packets web connect 0 :3 ECONNREFUSED udp 127.0.0.1:31008 unmanaged
+send web [::1]:31008                       : calls+packets web connect 0 :3 ECONNREFUSED udp [::1]:31008 unmanaged
+send web 127.0.0.1:31006                   : calls+packets db accept 0 :14 ECONNREFUSED udp 127.0.0.1:31006 web
+connect web udp 10.9.0.2:31007             : calls+packets web connect 0 :3 ECONNREFUSED udp 10.9.0.2:31007 -
+connect web tcp [fd09::2]:31006            : calls+packets web connect 0 :3 ECONNREFUSED tcp [fd09::2]:31006 -
+connect web udp [fd09::2]:31007            : calls+packets web connect 0 :3 ECONNREFUSED udp [fd09::2]:31007 -
+connect -@far udp 10.9.0.1:31006           : packets+packets db accept 0 :14 ECONNREFUSED udp 10.9.0.1:31006 -
+connect -@far tcp [fd09::1]:31004          : packets+packets db accept 0 :14 ECONNREFUSED tcp [fd09::1]:31004 -
+connect -@far udp [fd09::1]:31006          : packets+packets db accept 0 :14 ECONNREFUSED udp [fd09::1]:31006 -
+listen web tcp 127.0.0.1:82                : calls+- web bind 0 :3 EACCES tcp 127.0.0.1:82 -
+listen web tcp [::1]:83                    : calls+- web bind 0 :3 EACCES tcp [::1]:83 -
+listen web udp [::1]:84                    : calls+- web bind 0 :3 EACCES udp [::1]:84 -
+connect - tcp 127.0.0.1:82                 : -+packets web bind 0 :3 ECONNREFUSED tcp 127.0.0.1:82 unmanaged
+connect - tcp [::1]:83                     : -+packets web bind 0 :3 ECONNREFUSED tcp [::1]:83 unmanaged
+connect - udp [::1]:84                     : -+packets web bind 0 :3 ECONNREFUSED udp [::1]:84 unmanaged
 `
 
 // told is a decision in short.
@@ -130,7 +153,7 @@ func TestDecisionsAreToldOnce(t *testing.T) {
 func decisionsOnce(t *testing.T, tier, mode string) {
 	text := strings.ReplaceAll(decisionsPolicy, "$MODE", mode)
 	w := newWorld(t, &txtar.Archive{Files: []txtar.File{{Name: "policy1.yaml", Data: []byte(text)}}})
-	w.play("netns host\nnetns far\nlink host 10.9.0.1/24 far 10.9.0.2/24\ncgroup web db\npolicy 1")
+	w.play("netns host\nnetns far\nlink host 10.9.0.1/24 far 10.9.0.2/24\nlink host fd09::1/64 far fd09::2/64\ncgroup web db\npolicy 1")
 	c := &tierWorld{world: w}
 	if tier == "packets" {
 		c.run(withoutBpffs...)
@@ -139,7 +162,10 @@ func decisionsOnce(t *testing.T, tier, mode string) {
 	}
 	c.within(patience, "the policy is in force", func() bool { return strings.Contains(c.log.String(), "the policy is in force") })
 	seen := w.watch()
-	w.play("listen db tcp 127.0.0.1:31003\nlisten db tcp 127.0.0.1:31004\nlisten db tcp 10.9.0.1:31004")
+	w.play("listen db tcp 127.0.0.1:31003")
+	for _, address := range []string{"127.0.0.1", "10.9.0.1", "[::1]", "[fd09::1]"} {
+		w.play("listen db tcp " + address + ":31004\nlisten db udp " + address + ":31006")
+	}
 	c.within(patience, "watch sees", func() bool {
 		w.step(strings.Fields("connect web tcp 127.0.0.1:31001"))
 		return len(seen.take(1)) > 0

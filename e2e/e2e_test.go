@@ -12,6 +12,7 @@
 //	http CGROUP[@NETNS] ADDR          a Go server with its default listener
 //	start CGROUP[@NETNS] COMMAND...   any server; it runs until the end
 //	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 30 s
+//	send CGROUP[@NETNS] ADDR:PORT      one datagram from a socket that is not connected
 //	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
 //	hold NAME CGROUP[@NETNS] tcp|udp ADDR:PORT   a connection that stays
 //	held NAME = open|closed
@@ -282,6 +283,9 @@ func (w *world) step(words []string) string {
 			return "not so"
 		}
 		return "ok"
+	case "send":
+		dir, ns, _ := w.place(args[0])
+		return strings.TrimSpace(w.must(w.bin+"/actor", "flood", dir, ns, args[1], "1"))
 	case "connect":
 		c, ns, _ := w.place(args[0])
 		rest := []string{args[1], args[len(args)-1]}

@@ -105,10 +105,12 @@ func TestScripts(t *testing.T) {
 
 // TestKernelScripts runs the commands against the kernel. Each script has a
 // network namespace, named by the file $NS, and a cgroup, $CG from the root of
-// the tree and $CGDIR as a directory, with the children web, db and other.
+// the tree and $CGDIR as a directory, with the children web, db, other,
+// web.service and db.service.
 //
 //	in N COMMAND...  runs it in the network namespace; N is its exit status
 //	policy FILE...   puts the values of $CG and $NS into files
+//	page ...         see playPage
 func TestKernelScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
@@ -130,6 +132,7 @@ func TestKernelScripts(t *testing.T) {
 		Setup:               func(env *testscript.Env) error { return world(env, tree.Mount()) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits(),
+			"page":  playPage,
 			"in":    exits("nsenter", "--net=${NS}"),
 			"policy": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, name := range args {
@@ -149,7 +152,12 @@ func world(env *testscript.Env, mount string) error {
 	env.Setenv("CGDIR", dir)
 	env.Setenv("NS", "/run/netns/"+name)
 	env.Setenv("SOCKNS_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
-	children := []string{"web", "db", "other"}
+	docs, err := documentation()
+	if err != nil {
+		return err
+	}
+	env.Setenv("DOCS", docs)
+	children := []string{"web", "db", "other", "web.service", "db.service"}
 	for _, d := range children {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err

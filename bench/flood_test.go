@@ -52,7 +52,7 @@ func openFlooded(b *testing.B) *flooded {
 			f.lanes[0].load(b, d.Table)
 		}
 	}
-	f.process = startController(b, policy(f.lanes[1]))
+	f.process = startController(b, policy(f.lanes[1]), packetsAlone...)
 	to := &unix.SockaddrInet4{Port: refusedPort, Addr: [4]byte{127, 0, 0, 1}}
 	socket := func() (int, error) {
 		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

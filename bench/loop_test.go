@@ -208,8 +208,13 @@ type process struct {
 	dir string // where its socket is
 }
 
-// startController starts a controller and waits until it enforces a policy.
-func startController(b *testing.B, policy string) *process {
+// packetsAlone are the first words of a command that is to have no bpffs, and
+// so no syscall tier.
+var packetsAlone = []string{"unshare", "--mount", "sh", "-c", `umount /sys/fs/bpf 2>/dev/null; exec "$@"`, "sh"}
+
+// startController starts a controller, in the words of wrap, and waits until it
+// enforces a policy.
+func startController(b *testing.B, policy string, wrap ...string) *process {
 	b.Helper()
 	dir := b.TempDir()
 	program, file := filepath.Join(dir, "sockns"), filepath.Join(dir, "p.yaml")
@@ -220,7 +225,8 @@ func startController(b *testing.B, policy string) *process {
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	p := &process{exec.Command(program, "run", "-f", file), dir}
+	words := append(wrap, program, "run", "-f", file)
+	p := &process{exec.Command(words[0], words[1:]...), dir}
 	p.Env = append(os.Environ(), "SOCKNS_RUNTIME_DIR="+dir, "INVOCATION_ID=bench")
 	said, err := p.StderrPipe()
 	if err != nil {

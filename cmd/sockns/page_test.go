@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,8 +93,9 @@ func playBlock(ts *testscript.TestScript, lines []string) {
 			running = &output{}
 			cmd := shell(ts, m[1], command)
 			cmd.Stdout, cmd.Stderr = running, running
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			ts.Check(cmd.Start())
-			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+			defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() }()
 			// It listens once it has printed its header; the page shows that later.
 			await(ts, "it prints something", func() string { return running.text() })
 			continue

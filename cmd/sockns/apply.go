@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockns/sockns/controller"
-	"github.com/sockns/sockns/model"
 )
 
 // lockTimeout is how long a command waits for another that changes things.
@@ -113,15 +112,6 @@ func (c *cli) planFor(host *controller.Host, files, args []string) (*controller.
 		return nil, err
 	}
 	return c.planLoaded(host, loaded)
-}
-
-// planLoaded plans a policy, while it is found out what it says in vain.
-func (c *cli) planLoaded(host *controller.Host, loaded *controller.Loaded) (*controller.Plan, error) {
-	found := make(chan model.Diagnostics, 1)
-	go func() { found <- loaded.Warnings() }()
-	plan, err := host.Plan(loaded.Policy)
-	c.warn(<-found)
-	return plan, err
 }
 
 // revoke closes what the applied policy refuses and says so.

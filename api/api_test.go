@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/events"
 )
 
@@ -306,12 +307,7 @@ func TestPermissions(t *testing.T) {
 
 // A process of another user is refused although it could open the socket.
 func TestOtherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, to be somebody else")
-	}
+	roottest.Need(t)
 	dir, err := os.MkdirTemp("", "sockns")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
 
@@ -46,17 +47,6 @@ func TestMain(m *testing.M) {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-		t.Fatal("needs root")
-	}
-	t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
-}
-
 // cgroups are the cgroups that the policies of all benchmarks have as members.
 var cgroups struct {
 	sync.Mutex
@@ -74,7 +64,7 @@ func basePath() string { return fmt.Sprintf("/snbench%d", os.Getpid()) }
 // benchmark.
 func haveCgroups(t testing.TB, n int) *cgroup.Tree {
 	t.Helper()
-	requireRoot(t)
+	roottest.Need(t)
 	c := &cgroups
 	c.Lock()
 	defer c.Unlock()

@@ -12,26 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
-
-// needRoot skips a test that can't run without privileges, or fails it where
-// they are promised.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") == "1" {
-		t.Fatal("SOCKNS_REQUIRE_ROOT=1, but the tests do not run as root")
-	}
-	t.Skip("SKIPPED, NOT TESTED: needs root to make cgroups")
-}
 
 // newSubtree makes a cgroup for one test and removes it with all below it.
 func newSubtree(t testing.TB) (*Tree, string) {
 	t.Helper()
-	needRoot(t)
+	roottest.Need(t)
 	tree, err := Find()
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
 
@@ -100,7 +101,7 @@ func TestFoundBefore(t *testing.T) {
 }
 
 func TestFoundBeforeOnKernel(t *testing.T) {
-	needRoot(t)
+	roottest.Need(t)
 	for _, calls := range []bool{false, true} {
 		onMachine(t, foundWorld(), calls, func(m *Machine) {
 			for _, f := range found {
@@ -123,7 +124,7 @@ func TestFoundBeforeOnKernel(t *testing.T) {
 // listener. Under the second policy it was taken for one that another
 // namespace had asked for shortly before.
 func TestOwnListenerIsInTheWay(t *testing.T) {
-	needRoot(t)
+	roottest.Need(t)
 	flow := Flow{Protocol: model.TCP, Cgroup: "d", Bind: netip.MustParseAddrPort("127.0.0.1:107")}
 	w := &World{Devices: devices(), at: make(map[listenerKey]int)}
 	w.add(Listener{Cgroup: flow.Cgroup, Protocol: flow.Protocol, Address: flow.Bind})

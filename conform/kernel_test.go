@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sockns/sockns/e2e/roottest"
 )
 
 var (
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 // model. A disagreement becomes a scenario in the directory for temporary
 // files, and its seed repeats it.
 func TestKernelDoesWhatThePolicySays(t *testing.T) {
-	needRoot(t)
+	roottest.Need(t)
 	if *seed == 0 {
 		*seed = uint64(rand.Uint32())
 	}
@@ -61,17 +63,6 @@ func TestKernelDoesWhatThePolicySays(t *testing.T) {
 	for _, kind := range slices.Sorted(maps.Keys(total.Seen)) {
 		t.Logf("%9d %s", total.Seen[kind], kind)
 	}
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-		t.Fatal("needs root")
-	}
-	t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
 }
 
 // play plays a round on a thread of its own, which ends with it.

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/syscalls"
@@ -292,7 +293,7 @@ func tables(t *testing.T, h *Host) map[string]*nft.Table {
 // otherNetns makes a network namespace that lives as long as the test, and
 // returns its path.
 func otherNetns(t *testing.T) string {
-	needRoot(t)
+	roottest.Need(t)
 	path, done := make(chan string), make(chan struct{})
 	go func() {
 		runtime.LockOSThread()

@@ -11,25 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/cgroup"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-		t.Fatal("SOCKNS_REQUIRE_ROOT is set, and this is not root")
-	}
-	t.Skip("SKIPPED, NOT TESTED: needs root")
-}
 
 // inNetns runs the test in a network namespace of its own, on a thread of its
 // own, with the host opened there. What the host made is gone afterwards.
 func inNetns(t *testing.T, test func(t *testing.T, h *Host)) {
 	t.Helper()
-	needRoot(t)
+	roottest.Need(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -16,26 +16,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
-
-// needRoot skips a test that can't run without privileges, or fails it where
-// they are promised.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") == "1" {
-		t.Fatal("SOCKNS_REQUIRE_ROOT=1, but the tests do not run as root")
-	}
-	t.Skip("SKIPPED, NOT TESTED: needs root to make network namespaces")
-}
 
 // newNamespace makes a fresh network namespace and opens it by a path.
 func newNamespace(t *testing.T, name string) *Namespace {
 	t.Helper()
-	needRoot(t)
+	roottest.Need(t)
 	var n *Namespace
 	var err error
 	done := make(chan struct{})

@@ -42,6 +42,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/sockns/sockns/cgroup"
+	"github.com/sockns/sockns/e2e/roottest"
 )
 
 func TestScenarios(t *testing.T) {
@@ -99,12 +100,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, a *txtar.Archive) *world {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
-	}
+	roottest.Need(t)
 	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)

@@ -16,26 +16,15 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
-)
 
-// requireRoot skips a test that needs the kernel, or fails it where the
-// environment promises that it can run.
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") == "1" {
-		t.Fatal("SOCKNS_REQUIRE_ROOT=1, but not root")
-	}
-	t.Skip("SKIPPED: needs root")
-}
+	"github.com/sockns/sockns/e2e/roottest"
+)
 
 // newNetNS makes a network namespace for the test, enters it on a thread of its
 // own and returns an open file of it.
 func newNetNS(t testing.TB) int {
 	t.Helper()
-	requireRoot(t)
+	roottest.Need(t)
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
 	before, err := netns.Get()
@@ -76,10 +65,7 @@ func nftProgram(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("nft")
 	if err != nil {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip("SKIPPED: needs nft(8)")
+		roottest.Miss(t, "nft(8)")
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -309,7 +295,7 @@ func sortStrings(s []string) {
 // cgroupMount returns where cgroup2 is mounted.
 func cgroupMount(t testing.TB) string {
 	t.Helper()
-	requireRoot(t)
+	roottest.Need(t)
 	b, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/cgroup"
+	"github.com/sockns/sockns/e2e/roottest"
 )
 
 // hammering is set in the environment of the processes that make system calls.
@@ -96,12 +97,7 @@ func hammerProgram(second bool, cookie, app, srv uint64) *Program {
 // flips of the word in force and by whole swaps. SOCKNS_FLIPS says how many
 // flips; one swap is made for each thousand of them, at least ten.
 func TestFlipIsAtomic(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, to load programs")
-	}
+	roottest.Need(t)
 	flips := 1000
 	if s := os.Getenv("SOCKNS_FLIPS"); s != "" {
 		var err error

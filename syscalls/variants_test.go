@@ -2,20 +2,16 @@ package syscalls
 
 import (
 	"errors"
-	"os"
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sockns/sockns/e2e/roottest"
 )
 
 // TestVariants: the kernel's verifier takes all programs of both variants.
 func TestVariants(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, to load programs")
-	}
+	roottest.Need(t)
 	for _, variant := range []Variant{Cast, Stamp} {
 		s, err := spec(variant)
 		if err != nil {

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/device"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
 
 // newNamespace makes a fresh network namespace.
 func newNamespace(t *testing.T) *device.Namespace {
 	t.Helper()
-	needRoot(t)
+	roottest.Need(t)
 	var n *device.Namespace
 	var err error
 	done := make(chan struct{})

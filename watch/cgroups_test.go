@@ -11,26 +11,14 @@ import (
 	"time"
 
 	"github.com/sockns/sockns/cgroup"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/model"
 )
-
-// needRoot skips a test that can't run without privileges, or fails it where
-// they are promised.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("SOCKNS_REQUIRE_ROOT") == "1" {
-		t.Fatal("SOCKNS_REQUIRE_ROOT=1, but the tests do not run as root")
-	}
-	t.Skip("SKIPPED, NOT TESTED: needs root")
-}
 
 // newSubtree makes a cgroup for one test and removes it with all below it.
 func newSubtree(t testing.TB) (*cgroup.Tree, string) {
 	t.Helper()
-	needRoot(t)
+	roottest.Need(t)
 	tree, err := cgroup.Find()
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockns/sockns/e2e/roottest"
 )
 
 func TestNamespaceMounts(t *testing.T) {
@@ -73,7 +75,7 @@ func alone(t *testing.T) bool {
 }
 
 func TestNetns(t *testing.T) {
-	needRoot(t)
+	roottest.Need(t)
 	if !alone(t) {
 		return
 	}

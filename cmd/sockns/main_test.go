@@ -16,6 +16,7 @@ import (
 
 	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/controller"
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/syscalls"
 )
 
@@ -112,12 +113,7 @@ func TestScripts(t *testing.T) {
 //	policy FILE...   puts the values of $CG and $NS into files
 //	page ...         see playPage
 func TestKernelScripts(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("SKIPPED: needs root, for network namespaces and cgroups")
-	}
+	roottest.Need(t)
 	tree, err := cgroup.Find()
 	if err != nil {
 		t.Fatal(err)

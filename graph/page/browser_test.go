@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockns/sockns/e2e/roottest"
 	"github.com/sockns/sockns/graph"
 )
 
@@ -24,10 +25,7 @@ func browse(t *testing.T, html []byte, hash string, args ...string) []byte {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
-		if os.Getenv("SOCKNS_REQUIRE_ROOT") != "" {
-			t.Fatal("chromium is not installed: make testtools")
-		}
-		t.Skip("SKIPPED: chromium is not installed: make testtools")
+		roottest.Miss(t, "chromium: make testtools")
 	}
 	file := filepath.Join(t.TempDir(), "graph.html")
 	if err := os.WriteFile(file, html, 0o644); err != nil {

@@ -2,66 +2,43 @@ package compiler
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestGolden compiles the policy of each archive in testdata and compares the
 // tables and notes with those of the archive. facts.json says what the host has.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no golden files: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
+	golden.Each(t, "testdata/*.txtar", func(t *testing.T, a *txtar.Archive) []txtar.File {
+		in := make(map[string][]byte)
+		var got []txtar.File
+		for _, f := range a.Files {
+			in[f.Name] = f.Data
+			if !strings.HasSuffix(f.Name, ".nft") && f.Name != "notes" {
+				got = append(got, f)
 			}
-			in := make(map[string][]byte)
-			var kept []txtar.File
-			for _, f := range archive.Files {
-				in[f.Name] = f.Data
-				if !strings.HasSuffix(f.Name, ".nft") && f.Name != "notes" {
-					kept = append(kept, f)
-				}
+		}
+		prog := Compile(parse(t, in["policy.yaml"]), factsOf(t, in["facts.json"]))
+		for _, d := range prog.Devices {
+			if d.Table != nil {
+				got = append(got, txtar.File{Name: d.Name + ".nft", Data: []byte(d.Table.String())})
 			}
-			prog := Compile(parse(t, in["policy.yaml"]), factsOf(t, in["facts.json"]))
-			for _, d := range prog.Devices {
-				if d.Table != nil {
-					kept = append(kept, txtar.File{Name: d.Name + ".nft", Data: []byte(d.Table.String())})
-				}
+		}
+		if len(prog.Notes) > 0 {
+			var b strings.Builder
+			for _, n := range prog.Notes {
+				fmt.Fprintf(&b, "%s: %s: %s\n", n.Pos, n.Namespace, n.Text)
 			}
-			if len(prog.Notes) > 0 {
-				var b strings.Builder
-				for _, n := range prog.Notes {
-					fmt.Fprintf(&b, "%s: %s: %s\n", n.Pos, n.Namespace, n.Text)
-				}
-				kept = append(kept, txtar.File{Name: "notes", Data: []byte(b.String())})
-			}
-			got := txtar.Format(&txtar.Archive{Comment: archive.Comment, Files: kept})
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if want := string(txtar.Format(archive)); want != string(got) {
-				t.Errorf("compiled differently; run with -update and read the change\ngot:\n%s", got)
-			}
-		})
-	}
+			got = append(got, txtar.File{Name: "notes", Data: []byte(b.String())})
+		}
+		return got
+	})
 }
 
 func parse(t testing.TB, yaml []byte) *model.Policy {

@@ -1,58 +1,35 @@
 package explain_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 	"pgregory.net/rapid"
 
 	"github.com/sockns/sockns/explain"
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/model/modeltest"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
-
-var update = flag.Bool("update", false, "write what is found to the golden files")
 
 // TestExplanations answers each line of the file flows of an archive and
 // compares the answers with its file explanations.
 func TestExplanations(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("%d archives: %v", len(paths), err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(path)
+	golden.Each(t, "testdata/*.txtar", func(t *testing.T, a *txtar.Archive) []txtar.File {
+		p := modeltest.Parse(t, string(a.Files[0].Data))
+		var got strings.Builder
+		for _, line := range strings.Split(strings.TrimSpace(string(a.Files[1].Data)), "\n") {
+			q, err := p.ParseQuestion(line)
 			if err != nil {
-				t.Fatal(err)
+				fmt.Fprintf(&got, "%s\n  %v\n\n", line, err)
+				continue
 			}
-			p := modeltest.Parse(t, string(archive.Files[0].Data))
-			var got strings.Builder
-			for _, line := range strings.Split(strings.TrimSpace(string(archive.Files[1].Data)), "\n") {
-				q, err := p.ParseQuestion(line)
-				if err != nil {
-					fmt.Fprintf(&got, "%s\n  %v\n\n", line, err)
-					continue
-				}
-				fmt.Fprintln(&got, explain.Explain(p, q))
-			}
-			if *update {
-				archive.Files[2].Data = []byte(got.String())
-				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(string(archive.Files[2].Data), got.String()); diff != "" {
-				t.Errorf("explanations (-want +got):\n%s", diff)
-			}
-		})
-	}
+			fmt.Fprintln(&got, explain.Explain(p, q))
+		}
+		return golden.Last(a, got.String())
+	})
 }
 
 // TestExplainAgreesWithDecide holds explanations of drawn flows against the

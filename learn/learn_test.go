@@ -2,11 +2,8 @@ package learn
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,44 +15,24 @@ import (
 
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/model/modeltest"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata")
 
 // TestGolden patches the policy of each archive by its flows. The comment has
 // the options: a word each.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("%d archives: %v", len(files), err)
-	}
-	for _, name := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			options := strings.Fields(strings.Split(string(archive.Comment), "\n")[0])
-			o := Options{
-				EphemeralPorts: DefaultEphemeralPorts,
-				Prefixes:       slices.Contains(options, "prefixes"), WholeEphemeral: slices.Contains(options, "ephemeral"),
-			}
-			policy := model.File{Name: "policy.yaml", Data: archive.Files[0].Data}
-			got := golden(policy, archive.Files[1].Data, o, slices.Contains(options, "enforce"))
-			if *update {
-				archive.Files = append(archive.Files[:2], txtar.File{Name: "want", Data: []byte(got)})
-				if err := os.WriteFile(name, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(string(archive.Files[2].Data), got); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
+	golden.Each(t, "testdata/*.txtar", func(t *testing.T, a *txtar.Archive) []txtar.File {
+		options := strings.Fields(strings.Split(string(a.Comment), "\n")[0])
+		o := Options{
+			EphemeralPorts: DefaultEphemeralPorts,
+			Prefixes:       slices.Contains(options, "prefixes"), WholeEphemeral: slices.Contains(options, "ephemeral"),
+		}
+		policy := model.File{Name: "policy.yaml", Data: a.Files[0].Data}
+		return golden.Last(a, learned(policy, a.Files[1].Data, o, slices.Contains(options, "enforce")))
+	})
 }
 
-func golden(policy model.File, lines []byte, o Options, enforce bool) string {
+func learned(policy model.File, lines []byte, o Options, enforce bool) string {
 	p, diags := model.Parse([]model.File{policy})
 	if diags.HasErrors() {
 		return fmt.Sprint(diags)

@@ -1,65 +1,42 @@
 package lint_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/sockns/sockns/lint"
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
-
-var update = flag.Bool("update", false, "write what is found to the golden files")
 
 // TestFindings looks at the policy of each archive, and holds what is found
 // against the file findings. Each kind has to be found somewhere.
 func TestFindings(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("%d archives: %v", len(paths), err)
-	}
 	found := make(map[string]bool)
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
+	golden.Each(t, "testdata/*.txtar", func(t *testing.T, a *txtar.Archive) []txtar.File {
+		files := []model.File{{Name: a.Files[0].Name, Data: a.Files[0].Data}}
+		p, diagnostics := model.Parse(files)
+		if diagnostics.HasErrors() {
+			t.Fatal(diagnostics)
+		}
+		var got strings.Builder
+		for _, f := range lint.Check(p, files) {
+			found[f.ID] = true
+			fmt.Fprintf(&got, "%s: %s [%s]\n", f.Pos, f.Message, f.ID)
+			if f.Rule != "" {
+				fmt.Fprintf(&got, "  %s\n", f.Rule)
 			}
-			files := []model.File{{Name: archive.Files[0].Name, Data: archive.Files[0].Data}}
-			p, diagnostics := model.Parse(files)
-			if diagnostics.HasErrors() {
-				t.Fatal(diagnostics)
+			fmt.Fprintf(&got, "  remedy: %s\n", f.Remedy)
+			for _, r := range f.Related {
+				fmt.Fprintf(&got, "  see %s: %s\n", r.Pos, r.Message)
 			}
-			var got strings.Builder
-			for _, f := range lint.Check(p, files) {
-				found[f.ID] = true
-				fmt.Fprintf(&got, "%s: %s [%s]\n", f.Pos, f.Message, f.ID)
-				if f.Rule != "" {
-					fmt.Fprintf(&got, "  %s\n", f.Rule)
-				}
-				fmt.Fprintf(&got, "  remedy: %s\n", f.Remedy)
-				for _, r := range f.Related {
-					fmt.Fprintf(&got, "  see %s: %s\n", r.Pos, r.Message)
-				}
-			}
-			if *update {
-				archive.Files[1].Data = []byte(got.String())
-				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(string(archive.Files[1].Data), got.String()); diff != "" {
-				t.Errorf("findings (-want +got):\n%s", diff)
-			}
-		})
-	}
+		}
+		return golden.Last(a, got.String())
+	})
 	found[lint.TooManyPieces] = true // see TestTooManyPieces
 	for _, k := range lint.Kinds {
 		if !found[k.ID] {

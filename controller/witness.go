@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/decisions"
 	"github.com/sockns/sockns/events"
@@ -156,7 +157,7 @@ func (w *witness) followCalls(host *Host) {
 		t.counters[""] = &counter{reports: reports, active: true}
 	})
 	w.readers.Add(1)
-	go w.read(reports)
+	go w.read(reports, host.Cgroups)
 }
 
 // joined tells of an instance of a template that came.
@@ -187,7 +188,7 @@ func (w *witness) hand(f func(*testimony)) {
 }
 
 // read hands over the reports of calls until they are closed.
-func (w *witness) read(reports *syscalls.Reports) {
+func (w *witness) read(reports *syscalls.Reports, tree *cgroup.Tree) {
 	defer w.readers.Done()
 	for {
 		report, err := reports.Read()
@@ -202,7 +203,11 @@ func (w *witness) read(reports *syscalls.Reports) {
 		if report.PID != 0 {
 			command, _, _ := strings.Cut(string(report.Command[:]), "\x00")
 			process = &events.Actor{PID: report.PID, Process: command}
-			locate(process) // at once: it may end soon
+			if dir, err := tree.Path(report.Cgroup); err == nil {
+				process.Cgroup, process.Unit = dir, unitOf(dir)
+			} else {
+				locate(process) // at once: it may end soon
+			}
 		}
 		decided := bootTime(report.Time)
 		w.hand(func(t *testimony) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -109,6 +110,9 @@ func targetsBlock(dir string) (string, error) {
 		is, verdict := "", ""
 		if v > 0 {
 			is, verdict = strings.TrimSpace(number(v)+" "+t.show), "reached"
+			if t.show == "" && v < 10 {
+				is = strconv.FormatFloat(v, 'f', 3, 64) // a ratio near its limit
+			}
 			if t.least == (v < t.limit) && v != t.limit {
 				verdict = "**not reached**"
 			}

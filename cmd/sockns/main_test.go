@@ -9,10 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockns/sockns/cgroup"
 	"github.com/sockns/sockns/controller"
@@ -170,6 +173,7 @@ func world(env *testscript.Env, mount string) error {
 		}
 	}
 	env.Defer(func() {
+		endProcesses(name) // a controller that is left by a script that failed
 		path, _, _ := strings.Cut(env.Getenv("PATH"), ":")
 		cmd := exec.Command("nsenter", "--net=/run/netns/"+name, filepath.Join(path, "sockns"), "delete", "--auto-approve")
 		cmd.Env = env.Vars
@@ -179,4 +183,20 @@ func world(env *testscript.Env, mount string) error {
 		_ = exec.Command("ip", "netns", "del", name).Run()
 	})
 	return nil
+}
+
+// endProcesses kills what runs in a network namespace, and waits for its end.
+func endProcesses(netns string) {
+	for range 100 {
+		pids, err := exec.Command("ip", "netns", "pids", netns).Output()
+		if err != nil || len(pids) == 0 {
+			return
+		}
+		for _, field := range strings.Fields(string(pids)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }

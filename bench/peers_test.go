@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -201,7 +202,7 @@ func BenchmarkHTTP(b *testing.B) {
 				}
 				clients[i] = &http.Client{Transport: &http.Transport{
 					DisableKeepAlives: !kept,
-					Dial:              func(string, string) (net.Conn, error) { return onThread(l, dial) },
+					DialContext:       func(context.Context, string, string) (net.Conn, error) { return onThread(l, dial) },
 				}}
 			}
 			b.Cleanup(func() { _ = enterCgroup("/") })

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileIDKernfs is the type of a file handle that is an id of kernfs, FILEID_KERNFS
-// in include/linux/exportfs.h.
+// fileIDKernfs is the type of a file handle that is an id of kernfs: FILEID_KERNFS,
+// see open_by_handle_at(2).
 const fileIDKernfs = 0xfe
 
 // Path returns the path of the cgroup with an id; see [Tree.ID]. It asks the

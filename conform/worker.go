@@ -52,7 +52,7 @@ func Worker() bool {
 	if text == "" {
 		return false
 	}
-	if err := work(strings.Split(text, "\n")); err != nil && !errors.Is(err, io.EOF) {
+	if err := work(strings.Split(text, "\n")); !errors.Is(err, io.EOF) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -60,7 +60,8 @@ func Worker() bool {
 }
 
 // work enters the cgroup that is its first argument, - for none. The next is
-// its name, the others are the files of network namespaces.
+// its name, the others are the files of network namespaces. It ends with an
+// error, which is [io.EOF] once nobody has orders any more.
 func work(args []string) error {
 	if dir := args[0]; dir != "-" {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {

@@ -77,7 +77,10 @@ const pattern = "users/user-*"
 
 // EphemeralFirst and EphemeralLast bound the ports that the kernel of a world
 // picks. No policy's range begins or ends there, and nobody binds one.
-const EphemeralFirst, EphemeralLast = 40000, 60999
+const (
+	EphemeralFirst = 40000
+	EphemeralLast  = 60999
+)
 
 var edgePorts = []uint16{1, 100, 101, 102, 103, 104, 105, 106, 107, 65535}
 

@@ -242,10 +242,10 @@ func TestNothingGrows(t *testing.T) {
 				if err := os.Remove(dir); err != nil {
 					t.Fatal(err)
 				}
-				switch {
-				case i%1000 == 500:
+				switch i % 1000 {
+				case 500:
 					r.write(policies[i/1000%2])
-				case i%1000 == 750:
+				case 750:
 					_ = exec.Command("nft", "flush", "ruleset").Run()
 				}
 				if i%50 == 0 {

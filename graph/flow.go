@@ -139,11 +139,12 @@ func (b *builder) predicates(e, peer *end, h model.Hook) []Ranges {
 		for i := range peer.ns.Rules(theirs) {
 			var addresses, names []model.AddressRange
 			for _, q := range peer.ns.Rules(theirs)[i].Peers {
-				if q.Kind == model.PeerNamespace {
+				switch q.Kind {
+				case model.PeerNamespace:
 					names = append(names, b.policy.PeerAddresses(q, peer.ns)...)
-				} else if q.Kind == model.PeerGroup {
+				case model.PeerGroup:
 					addresses = append(addresses, b.groups[q.Name]...)
-				} else if q.Kind == model.PeerAddress {
+				case model.PeerAddress:
 					addresses = append(addresses, q.Address)
 				}
 			}

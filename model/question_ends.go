@@ -9,14 +9,13 @@ import (
 // destination fills in who listens, and at which address.
 func (r *questionReader) destination(f *Flow, assume func(string, ...any)) error {
 	addr := r.addr
-	switch {
-	case r.to == nil:
+	if r.to == nil {
 		to, err := r.listener(assume)
 		if err != nil {
 			return err
 		}
 		f.To = to
-	default:
+	} else {
 		f.To = *r.to
 		if !addr.IsValid() {
 			var err error

@@ -308,8 +308,9 @@ func hammerOnce(counts map[string]int) error {
 		}
 		unix.Close(s)
 		name := "ok"
-		if err != nil {
-			name = unix.ErrnoName(err.(unix.Errno))
+		var errno unix.Errno
+		if errors.As(err, &errno) {
+			name = unix.ErrnoName(errno)
 		}
 		counts[call+" "+name]++
 	}

@@ -68,7 +68,7 @@ func (m mutant) try() (after int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	changed, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
 		return 0, err

@@ -24,7 +24,7 @@ func TestOtherWordsChangeNothing(t *testing.T) {
 				for _, r := range n.Rules(h) {
 					rules = append(rules, inOtherWords(t, p, r)...)
 				}
-				other = *with(&other, n.Name, h, rules)
+				other = *modeltest.WithRules(&other, n.Name, h, rules)
 				n = &other.SocketNamespaces[i]
 			}
 		}

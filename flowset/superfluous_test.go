@@ -21,26 +21,6 @@ func drawEnforced(t *rapid.T) *model.Policy {
 	return p
 }
 
-// with returns a policy with other rules in a hook of a namespace.
-func with(p *model.Policy, name string, h model.Hook, rules []model.Rule) *model.Policy {
-	after := *p
-	after.SocketNamespaces = slices.Clone(p.SocketNamespaces)
-	n := after.Namespace(name)
-	rules = slices.Clone(rules)
-	for i := range rules {
-		rules[i].Index = i + 1
-	}
-	switch h {
-	case model.Bind:
-		n.Bind = rules
-	case model.Connect:
-		n.Connect = rules
-	default:
-		n.Accept = rules
-	}
-	return &after
-}
-
 // without returns a policy without those rules of a hook whose use says so.
 func without(p *model.Policy, n *model.SocketNamespace, h model.Hook, gone func(i int) bool) *model.Policy {
 	var rules []model.Rule
@@ -49,7 +29,7 @@ func without(p *model.Policy, n *model.SocketNamespace, h model.Hook, gone func(
 			rules = append(rules, r)
 		}
 	}
-	return with(p, n.Name, h, rules)
+	return modeltest.WithRules(p, n.Name, h, rules)
 }
 
 func removable(u Use) bool { return (!u.Decides || u.Superfluous) && u.Effect == NoEffect }
@@ -121,9 +101,9 @@ func TestRulesThatDecide(t *testing.T) {
 				}
 				rules := slices.Clone(n.Rules(h))
 				rules[i].Audit, rules[i].Action, rules[i].Error = false, model.Deny, model.EACCES
-				a := with(p, n.Name, h, rules)
+				a := modeltest.WithRules(p, n.Name, h, rules)
 				rules[i].Error = map[model.Hook]model.Errno{model.Bind: model.EPERM, model.Connect: model.ETIMEDOUT, model.Accept: model.ETIMEDOUT}[h]
-				changes := Compare(a, with(p, n.Name, h, rules))
+				changes := Compare(a, modeltest.WithRules(p, n.Name, h, rules))
 				if use.Decides != (len(changes) > 0) {
 					t.Fatalf("%s %s rule %d: %+v, and another answer changes %v", n.Name, h, i+1, use, changes)
 				}

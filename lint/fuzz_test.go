@@ -1,35 +1,19 @@
 package lint_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"github.com/sockns/sockns/lint"
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
 
 // FuzzCheck holds Check to what it promises about any policy without errors: no
 // panic, and each finding with its place, its kind, a message and a remedy.
 func FuzzCheck(f *testing.F) {
-	for _, pattern := range []string{"../examples/*.yaml", "testdata/*.txtar"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			f.Fatalf("%s: %v", pattern, err)
-		}
-		for _, path := range paths {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				f.Fatal(err)
-			}
-			if strings.HasSuffix(path, ".txtar") {
-				data = txtar.Parse(data).Files[0].Data
-			}
-			f.Add(data)
-		}
+	for _, data := range golden.Policies(f, "../examples/*.yaml", "testdata/*.txtar") {
+		f.Add(data)
 	}
 	kinds := make(map[string]bool)
 	for _, k := range lint.Kinds {

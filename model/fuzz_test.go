@@ -1,33 +1,18 @@
 package model
 
 import (
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
 
 // FuzzParse holds Parse to what it promises about any input: no panic, the
 // same answer twice, each message at a place in the file.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"../examples/*.yaml", "testdata/broken/*.txtar"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			f.Fatalf("%s: %v", pattern, err)
-		}
-		for _, path := range paths {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				f.Fatal(err)
-			}
-			if strings.HasSuffix(path, ".txtar") {
-				data = txtar.Parse(data).Files[0].Data
-			}
-			f.Add(data)
-		}
+	for _, data := range golden.Policies(f, "../examples/*.yaml", "testdata/broken/*.txtar") {
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		files := []File{{Name: "policy.yaml", Data: data}}

@@ -2,13 +2,11 @@ package model
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/sockns/sockns/model/modeltest/golden"
 )
 
 // inPieces calls f while files are read in pieces of a size.
@@ -23,26 +21,8 @@ func inPieces(size int, f func()) {
 // be the same.
 func TestPieces(t *testing.T) {
 	texts := map[string]string{}
-	for _, pattern := range []string{"../examples/*.yaml", "testdata/broken/*.txtar", "../compiler/testdata/*.txtar"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			t.Fatalf("%s: %v", pattern, err)
-		}
-		for _, path := range paths {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.HasSuffix(path, ".txtar") {
-				for _, f := range txtar.Parse(data).Files {
-					if strings.HasSuffix(f.Name, ".yaml") {
-						texts[path+" "+f.Name] = string(f.Data)
-					}
-				}
-				continue
-			}
-			texts[path] = string(data)
-		}
+	for name, data := range golden.Policies(t, "../examples/*.yaml", "testdata/broken/*.txtar", "../compiler/testdata/*.txtar") {
+		texts[name] = string(data)
 	}
 	texts["head and tail"] = "# begin\napiVersion: sockns/v1\ngroups: {corp: [10.0.0.0/8]}\nsocketNamespaces:\n\n" + many(3) + "udpTimeout: 5s\nenforcement: {syscalls: auto}\n"
 	texts["names indented by four"] = "apiVersion: sockns/v1\nsocketNamespaces:\n" + strings.ReplaceAll(many(3), "  ", "    ")

@@ -77,30 +77,12 @@ func tell(t *testing.T, dir string, port uint16) *teller {
 	return c
 }
 
-// said is written by a command and read by a test.
-type said struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // hears waits for words.
-func (s *said) hears(t *testing.T, words string) {
+func (o *output) hears(t *testing.T, words string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(s.String(), words); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(o.String(), words); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Errorf("%q was not said:\n%s", words, s)
+			t.Errorf("%q was not said:\n%s", words, o)
 			return
 		}
 	}
@@ -131,7 +113,7 @@ func liveWorld(t *testing.T) (dir, policy string) {
 }
 
 // learnLive runs the command and returns what it prints.
-func learnLive(ctx context.Context, messages *said, args ...string) (string, error) {
+func learnLive(ctx context.Context, messages *output, args ...string) (string, error) {
 	var out bytes.Buffer
 	c := &cli{in: strings.NewReader(""), out: &out, err: messages}
 	root := c.command()
@@ -146,7 +128,7 @@ func TestLearnUntilInterrupted(t *testing.T) {
 	dir, policy := liveWorld(t)
 	first := tell(t, dir, 5432)
 	ended := make(chan error, 1)
-	messages := &said{}
+	messages := &output{}
 	go func() {
 		_, err := learnLive(t.Context(), messages, "web", "-f", policy, "--write", "--enforce")
 		ended <- err
@@ -182,7 +164,7 @@ func TestLearnUntilInterrupted(t *testing.T) {
 func TestLearnForATime(t *testing.T) {
 	dir, policy := liveWorld(t)
 	tell(t, dir, 5432)
-	messages := &said{}
+	messages := &output{}
 	go func() {
 		messages.hears(t, "seen: ")
 		if err := os.WriteFile(policy, []byte("nonsense: 1\n"), 0o644); err != nil {
@@ -204,7 +186,7 @@ func TestLearnForATime(t *testing.T) {
 func TestLearnWhatIsRemembered(t *testing.T) {
 	dir, policy := liveWorld(t)
 	tell(t, dir, 5432)
-	messages := &said{}
+	messages := &output{}
 	out, err := learnLive(t.Context(), messages, "web", "-f", policy, "--remembered")
 	if err != nil || !strings.Contains(out, "# seen 7 times") || !strings.Contains(out, "{protocol: tcp, ports: 5432, to: db}") {
 		t.Errorf("%v\n%s", err, out)
@@ -225,12 +207,12 @@ func TestLearnFromNobody(t *testing.T) {
 		{[]string{"web", "-f", policy, "--remembered"}, "no controller runs here"},
 		{[]string{"wbe", "-f", policy}, "the policy has no socket namespace wbe"},
 	} {
-		if _, err := learnLive(t.Context(), &said{}, test.args...); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := learnLive(t.Context(), &output{}, test.args...); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v", test.args, err)
 		}
 	}
 	tell(t, dir, 5432)
-	if _, err := learnLive(t.Context(), &said{}, "db", "-f", policy); err == nil || !strings.Contains(err.Error(), "the policy in force has no socket namespace db: have its files declare it") {
+	if _, err := learnLive(t.Context(), &output{}, "db", "-f", policy); err == nil || !strings.Contains(err.Error(), "the policy in force has no socket namespace db: have its files declare it") {
 		t.Error(err)
 	}
 }
@@ -257,7 +239,7 @@ func TestLearnTogether(t *testing.T) {
 	var all sync.WaitGroup
 	for _, name := range []string{"web", "db"} {
 		all.Go(func() {
-			if _, err := learnLive(t.Context(), &said{}, name, "-f", link, "--from", seen, "--write"); err != nil {
+			if _, err := learnLive(t.Context(), &output{}, name, "-f", link, "--from", seen, "--write"); err != nil {
 				t.Error(err)
 			}
 		})

@@ -97,19 +97,19 @@ func playBlock(ts *testscript.TestScript, lines []string) {
 			ts.Check(cmd.Start())
 			defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() }()
 			// It listens once it has printed its header; the page shows that later.
-			await(ts, "it prints something", func() string { return running.text() })
+			await(ts, "it prints something", func() string { return running.String() })
 			continue
 		}
 		if running != nil {
 			all := &output{}
 			runLine(ts, m[1], command, all)
-			await(ts, strings.Join(want, "\n"), func() string { return all.text() + running.text() }, want...)
+			await(ts, strings.Join(want, "\n"), func() string { return all.String() + running.String() }, want...)
 			continue
 		}
 		once := &output{}
 		runLine(ts, m[1], command, once)
 		await(ts, strings.Join(want, "\n"), func() string {
-			text := once.text()
+			text := once.String()
 			if strings.HasPrefix(command, "sockns ") { // it asks, and may be asked again
 				once = &output{}
 				runLine(ts, m[1], command, once)
@@ -219,7 +219,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.b.Write(p)
 }
 
-func (o *output) text() string {
+func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()

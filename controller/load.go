@@ -11,22 +11,34 @@ type Loaded struct {
 	Files       []model.File
 	Policy      *model.Policy     // nil if Diagnostics has errors
 	Diagnostics model.Diagnostics // errors
-	findings    []lint.Finding    // nil until they are asked for
+	parsed      *model.Parsed
+	findings    []lint.Finding // nil until they are asked for
 }
 
 // Load reads the policy that files and directories hold. The error is about
 // reading; what is wrong with the policy itself is in Diagnostics.
-func Load(paths []string) (*Loaded, error) {
-	files, err := source.Files(paths)
+func Load(paths []string) (*Loaded, error) { return (*Loaded)(nil).Again(paths) }
+
+// Again loads once more, and parses the files that have changed alone. A nil
+// Loaded has none.
+func (l *Loaded) Again(paths []string) (*Loaded, error) {
+	var former []model.File
+	var parsed *model.Parsed
+	if l != nil {
+		former, parsed = l.Files, l.parsed
+	}
+	files, err := source.Reread(paths, former)
 	if err != nil {
 		return nil, err
 	}
-	return parse(files), nil
+	return parseAfter(files, parsed), nil
 }
 
-func parse(files []model.File) *Loaded {
-	p, diags := model.Parse(files)
-	l := &Loaded{Files: files, Diagnostics: diags}
+func parse(files []model.File) *Loaded { return parseAfter(files, nil) }
+
+func parseAfter(files []model.File, parsed *model.Parsed) *Loaded {
+	p, diags, parsed := model.Reparse(files, parsed)
+	l := &Loaded{Files: files, Diagnostics: diags, parsed: parsed}
 	if !diags.HasErrors() {
 		l.Policy = p
 	}

@@ -11,10 +11,9 @@ type deviceRef struct {
 	pos  Position
 }
 
-// check finds what is wrong with the whole: names that lead nowhere, cgroups
-// claimed twice. What is right but in vain is for package lint to find.
-func check(r *reader) {
-	r.resolveNames()
+// check finds what is wrong with the whole: cgroups claimed twice. What is right
+// but in vain is for package lint to find.
+func (r *reader) check() {
 	r.claimedTwice()
 	r.claimedByTemplate()
 	if r.HasErrors() {
@@ -23,65 +22,24 @@ func check(r *reader) {
 	r.policy.Tests = r.questions(r.policy.Tests)
 }
 
-// resolveNames finds out which names are groups and which are namespaces.
-func (r *reader) resolveNames() {
-	p := r.policy
-	groups := make(map[string]bool, len(p.Groups))
-	for i := range p.Groups {
-		groups[p.Groups[i].Name] = true
-	}
-	var known []string // for suggestions, when needed
-	resolve := func(list []Peer) {
-		for i := range list {
-			peer := &list[i]
-			if peer.Kind != PeerNamespace {
-				continue
-			}
-			if groups[peer.Name] {
-				peer.Kind = PeerGroup
-				continue
-			}
-			if _, ok := r.names[peer.Name]; ok {
-				continue
-			}
-			if known == nil {
-				known = append(sortedKeys(r.names), reserved...)
-			}
-			r.errorf(peer.Pos, "%q is not declared%s (a name is one of a group or of a socket namespace)", peer.Name, suggest(peer.Name, known))
-		}
-	}
-	for i := range p.SocketNamespaces {
-		n := &p.SocketNamespaces[i]
-		for _, h := range Hooks {
-			for j := range n.Rules(h) {
-				resolve(n.Rules(h)[j].Local)
-				resolve(n.Rules(h)[j].Peers)
-			}
-		}
-	}
-	devices := maps.Clone(r.devices)
-	devices[HostDevice] = Position{}
-	for _, ref := range r.deviceRefs {
-		if _, ok := devices[ref.name]; !ok {
-			r.errorf(ref.pos, "device namespace %q is not declared%s (declared: %s)", ref.name, suggest(ref.name, sortedKeys(devices)), oneOf(sortedKeys(devices)))
-		}
-	}
-}
-
 // claimedTwice finds cgroups and units that more than one namespace claims.
 func (r *reader) claimedTwice() {
-	type claim string
-	first := make(map[claim]Member)
-	owner := make(map[claim]string)
+	type claim struct{ cgroup, unit string }
+	type claimed struct {
+		member *Member
+		by     *SocketNamespace
+	}
+	first := make(map[claim]claimed, len(r.policy.SocketNamespaces))
 	for i := range r.policy.SocketNamespaces {
 		n := &r.policy.SocketNamespaces[i]
-		for _, m := range n.Members {
-			c := claim(m.String())
+		for j := range n.Members {
+			m := &n.Members[j]
+			c := claim{m.Cgroup, m.Unit}
 			if other, twice := first[c]; twice {
-				r.errorf(m.Pos, "%s is claimed twice, by %s at %s too: a socket is in one socket namespace, take it out of one", m, owner[c], other.Pos)
+				r.errorf(m.Pos, "%s is claimed twice, by %s at %s too: a socket is in one socket namespace, take it out of one", m, other.by.Name, other.member.Pos)
 				continue
 			}
-			first[c], owner[c] = m, n.Name
+			first[c] = claimed{m, n}
 		}
 	}
 }

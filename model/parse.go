@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,46 +28,55 @@ const (
 // it. All mistakes are reported. If one of them is an error the policy is not
 // to be used; it is returned all the same, with what could be understood.
 func Parse(files []File) (*Policy, Diagnostics) {
-	r := newReader(files)
-	for _, f := range files {
-		r.file(f)
-	}
-	check(r)
-	return r.policy, r.sorted()
+	p, diags, _ := Reparse(files, nil)
+	return p, diags
 }
 
-// reader reads the files of one policy.
+// reader reads one file of a policy, or checks them all.
 type reader struct {
 	reporter
 	policy     *Policy
-	name       string              // of the file being read
-	budget     int                 // nodes that may be visited yet: aliases can't expand without bound
-	devices    map[string]Position // names of device namespaces
-	names      map[string]Position // names of groups and socket namespaces
-	once       map[string]Position // keys that may be given once in all files
+	name       string     // of the file being read
+	budget     int        // nodes that may be visited yet: aliases can't expand without bound
+	devices    []declared // names of device namespaces
+	names      []declared // names of groups and socket namespaces
+	once       []once
 	deviceRefs []deviceRef
 	explained  map[*yaml.Node]bool // unknown keys that a better message speaks of
 	inPieces   func() *yaml.Node   // the socket namespaces of the file, if it is read in pieces
 }
 
+// declared is a name where it is given. That somebody else has it is found out
+// when all files are read.
+type declared struct {
+	name  string
+	pos   Position
+	group bool // of a group; of a socket namespace otherwise
+}
+
+// once is a key that may be given once in all files, and what is said there.
+type once struct {
+	name string
+	pos  Position
+	said Policy
+	list Diagnostics // about what is said there
+}
+
 func newReader(files []File) *reader {
 	r := &reader{
-		reporter: reporter{files: make(map[string]int)},
-		policy: &Policy{
-			DeviceNamespaces: []DeviceNamespace{{Name: HostDevice}},
-			UDPTimeout:       DefaultUDPTimeout,
-			Syscalls:         SyscallsAuto,
-		},
-		devices: make(map[string]Position),
-		names:   make(map[string]Position),
-		once:    make(map[string]Position),
-
+		reporter:  reporter{files: make(map[string]int)},
+		policy:    &Policy{},
 		explained: make(map[*yaml.Node]bool),
 	}
 	for i, f := range files {
 		r.reporter.files[f.Name] = i
 	}
 	return r
+}
+
+// anything reports whether anything is wrong so far.
+func (r *reader) anything() bool {
+	return len(r.list) > 0 || slices.ContainsFunc(r.once, func(o once) bool { return len(o.list) > 0 })
 }
 
 // HasErrors reports whether an error was found so far.
@@ -298,13 +308,9 @@ func (r *reader) document(n *yaml.Node) {
 				r.mapping(n, name, r.namespace)
 			}
 		case "udpTimeout":
-			if r.single(name, k) {
-				r.udpTimeout(v)
-			}
+			r.single(name, k, func() { r.udpTimeout(v) })
 		case "enforcement":
-			if r.single(name, k) {
-				r.enforcement(v)
-			}
+			r.single(name, k, func() { r.enforcement(v) })
 		case "tests":
 			r.policy.Tests = append(r.policy.Tests, r.tests(v)...)
 		}
@@ -314,14 +320,15 @@ func (r *reader) document(n *yaml.Node) {
 	}
 }
 
-// single reports whether a key is there for the first time in all files.
-func (r *reader) single(name string, k *yaml.Node) bool {
-	if first, twice := r.once[name]; twice {
-		r.errorf(r.at(k), "%s is given twice, first at %s: keep one", name, first)
-		return false
-	}
-	r.once[name] = r.at(k)
-	return true
+// single reads what is below a key that may be given once in all files.
+func (r *reader) single(name string, k *yaml.Node, read func()) {
+	o := once{name: name, pos: r.at(k)}
+	policy, list := r.policy, r.list
+	r.policy, r.list = &o.said, nil
+	read()
+	o.list = r.list
+	r.policy, r.list = policy, list
+	r.once = append(r.once, o)
 }
 
 // namePattern is the form of a name, for the schema.
@@ -343,8 +350,8 @@ const maxNameLength = 63
 // reserved are the words that peers have a meaning for.
 var reserved = []string{"any", "self", "unmanaged"}
 
-// checkName checks the form of a name and that it is new.
-func (r *reader) checkName(k *yaml.Node, what string, names map[string]Position) bool {
+// checkName checks the form of a name.
+func (r *reader) checkName(k *yaml.Node, what string) bool {
 	name, pos := k.Value, r.at(k)
 	for _, w := range reserved {
 		if name == w {
@@ -356,11 +363,6 @@ func (r *reader) checkName(k *yaml.Node, what string, names map[string]Position)
 		r.errorf(pos, "%q can't be the name of a %s: a name has a-z, 0-9 and -, begins with a letter and has at most %d characters", name, what, maxNameLength)
 		return false
 	}
-	if first, twice := names[name]; twice {
-		r.errorf(pos, "the name %q is given twice, first at %s: choose another", name, first)
-		return false
-	}
-	names[name] = pos
 	return true
 }
 
@@ -371,7 +373,10 @@ func (r *reader) device(k, v *yaml.Node) {
 		}
 		return
 	}
-	ok := r.checkName(k, "device namespace", r.devices)
+	ok := r.checkName(k, "device namespace")
+	if ok {
+		r.devices = append(r.devices, declared{name: k.Value, pos: r.at(k)})
+	}
 	d := DeviceNamespace{Name: k.Value, Pos: r.at(k)}
 	r.fields(v, "a device namespace", deviceKeys, func(name string, fk, fv *yaml.Node) {
 		s, valid := r.text(fv, name)
@@ -404,7 +409,7 @@ func (r *reader) device(k, v *yaml.Node) {
 }
 
 func (r *reader) group(k, v *yaml.Node) {
-	ok := r.checkName(k, "group", r.names)
+	ok := r.checkName(k, "group")
 	g := Group{Name: k.Value, Pos: r.at(k)}
 	for _, n := range r.items(v, "group "+k.Value, true) {
 		if a, valid := r.address(n, "a group"); valid {
@@ -412,6 +417,7 @@ func (r *reader) group(k, v *yaml.Node) {
 		}
 	}
 	if ok {
+		r.names = append(r.names, declared{k.Value, g.Pos, true})
 		r.policy.Groups = append(r.policy.Groups, g)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func (r *reader) namespace(k, v *yaml.Node) {
-	ok := r.checkName(k, "socket namespace", r.names)
+	ok := r.checkName(k, "socket namespace")
 	n := SocketNamespace{Name: k.Value, Device: HostDevice, Mode: Enforce, Pos: r.at(k)}
 	var members *yaml.Node
 	r.fields(v, "socket namespace "+k.Value, namespaceKeys, func(name string, k, v *yaml.Node) {
@@ -52,6 +52,7 @@ func (r *reader) namespace(k, v *yaml.Node) {
 		r.errorf(n.Pos, "socket namespace %s has no members: say which cgroups or units belong to it under members, or give a pattern under each", n.Name)
 	}
 	if ok {
+		r.names = append(r.names, declared{name: n.Name, pos: n.Pos})
 		r.policy.SocketNamespaces = append(r.policy.SocketNamespaces, n)
 	}
 }

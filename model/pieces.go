@@ -2,9 +2,7 @@ package model
 
 import (
 	"bytes"
-	"maps"
 	"runtime"
-	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -119,24 +117,31 @@ func (r *reader) pieces(f File) bool {
 			return false
 		}
 	}
-	copied := *r
-	policy := *r.policy
-	copied.policy = &policy
-	policy.DeviceNamespaces, policy.Groups = slices.Clip(policy.DeviceNamespaces), slices.Clip(policy.Groups)
-	policy.SocketNamespaces, policy.Tests = slices.Clip(policy.SocketNamespaces), slices.Clip(policy.Tests)
-	copied.list, copied.deviceRefs = slices.Clip(r.list), slices.Clip(r.deviceRefs)
-	copied.devices, copied.names, copied.once = maps.Clone(r.devices), maps.Clone(r.names), maps.Clone(r.once)
+	attempt := newReader(nil)
+	attempt.name, attempt.budget = r.name, r.budget
 	next, stop := parseAll(d.pieces)
 	defer stop()
-	copied.inPieces = next
-	copied.document(root)
-	if copied.inPieces = nil; len(copied.list) > len(r.list) {
+	attempt.inPieces = next
+	attempt.document(root)
+	if attempt.inPieces = nil; attempt.anything() || attempt.repeats() {
 		return false
 	}
-	*r.policy = policy
-	copied.policy = r.policy
-	*r = copied
+	attempt.reporter = r.reporter
+	*r = *attempt
 	return true
+}
+
+// repeats reports whether a name is given twice in the file: a key of one mapping
+// perhaps, whose pieces know nothing of one another.
+func (r *reader) repeats() bool {
+	seen := make(map[string]bool, len(r.names))
+	for i := range r.names {
+		if seen[r.names[i].name] {
+			return true
+		}
+		seen[r.names[i].name] = true
+	}
+	return false
 }
 
 // parseAll parses pieces, a few ahead of who asks for the next one. It is nil at the

@@ -49,7 +49,7 @@ func TestFiles(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, test.entries...)
-			files, err := read(strings.Fields(test.paths), strings.NewReader("input"))
+			files, err := read(strings.Fields(test.paths), strings.NewReader("input"), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -87,7 +87,7 @@ func TestFilesErrors(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, test.entries...)
-			files, err := read(strings.Fields(test.paths), strings.NewReader("input"))
+			files, err := read(strings.Fields(test.paths), strings.NewReader("input"), nil)
 			if err == nil || files != nil {
 				t.Fatalf("read %v, %v, want an error", files, err)
 			}
@@ -121,6 +121,31 @@ func TestSizeBound(t *testing.T) {
 			t.Errorf("a file of %d bytes: %v", size, err)
 		} else if ok && int64(len(files[0].Data)) != size {
 			t.Errorf("read %d bytes of %d", len(files[0].Data), size)
+		}
+	}
+}
+
+func TestReread(t *testing.T) {
+	write(t, "a.yaml", "b.yaml", "c.yaml")
+	paths := []string{"a.yaml", "b.yaml", "c.yaml"}
+	former, err := Files(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As large as before.
+	if err := os.WriteFile("b.yaml", []byte("B.yaml"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Reread(paths, former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"a.yaml", "B.yaml", "c.yaml"} {
+		if got := string(files[i].Data); got != want {
+			t.Errorf("%s holds %s, want %s", paths[i], got, want)
+		}
+		if same := &files[i].Data[0] == &former[i].Data[0]; same != (i != 1) {
+			t.Errorf("%s shares the memory of the former text: %t", paths[i], same)
 		}
 	}
 }

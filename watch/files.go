@@ -14,8 +14,10 @@ import (
 // Its methods are safe for concurrent use.
 type Files struct{ *paths }
 
-// How long a burst of changes may pause and last.
+// How long a burst of changes may pause and last, and how soon another save would
+// have to follow for one to be a part of the burst.
 const (
+	filesSaved = 2 * time.Millisecond
 	filesQuiet = 50 * time.Millisecond
 	filesMost  = time.Second
 )
@@ -24,7 +26,7 @@ const (
 // passed over: it can't change.
 func OpenFiles(paths ...string) (*Files, error) {
 	paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p == source.Stdin })
-	p, err := open(settings{paths: paths, entry: source.IsPolicyFile, quiet: filesQuiet, most: filesMost, table: -1})
+	p, err := open(settings{paths: paths, entry: source.IsPolicyFile, saved: filesSaved, quiet: filesQuiet, most: filesMost, table: -1})
 	if err != nil {
 		return nil, wrap("policy files", err)
 	}

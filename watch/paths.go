@@ -40,7 +40,8 @@ type settings struct {
 	paths   []string
 	entry   func(name string) bool // which entries matter of a directory that a path leads to
 	quiet   time.Duration          // a change is reported when none came for so long,
-	most    time.Duration          // or so long after the first
+	most    time.Duration          // or so long after the first;
+	saved   time.Duration          // or, if it completes a save and no burst was reported, so long; 0: as quiet
 	summary func() (string, error) // what matters of the mount table, or nil
 	table   int                    // descriptor of /proc/self/mountinfo, or -1
 }
@@ -50,6 +51,9 @@ const anyEntry = ""
 
 // changes are the events by which an entry of a directory becomes another.
 const changes = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_ATTRIB
+
+// completes are those by which a name leads to a file that is whole.
+const completes = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE
 
 // open starts a watcher. It closes s.table in the end, and at once on errors.
 func open(s settings) (*paths, error) {
@@ -114,10 +118,18 @@ func (p *paths) loop() {
 	defer close(p.closed)
 	buf := make([]byte, 64<<10)
 	var first, last time.Time // of a burst that is not reported yet
+	var reported time.Time
+	complete := false // nothing of it has to follow
+	pause := func() time.Duration {
+		if complete && p.saved > 0 && first.Sub(reported) >= p.quiet {
+			return p.saved
+		}
+		return p.quiet
+	}
 	for {
 		timeout := -1
 		if !first.IsZero() {
-			left := min(time.Until(last.Add(p.quiet)), time.Until(first.Add(p.most)))
+			left := min(time.Until(last.Add(pause())), time.Until(first.Add(p.most)))
 			timeout = max(0, int((left+time.Millisecond-1)/time.Millisecond))
 		}
 		woken, err := p.inotify.wait(p.table, timeout)
@@ -130,7 +142,12 @@ func (p *paths) loop() {
 		}
 		changed := false
 		if woken.events {
-			if err := p.inotify.read(buf, func(n notice) { changed = p.matters(n) || changed }); err != nil {
+			if err := p.inotify.read(buf, func(n notice) {
+				if p.matters(n) {
+					changed = true
+					complete = n.mask&completes != 0 || complete && n.mask&unix.IN_ATTRIB != 0
+				}
+			}); err != nil {
 				p.fail(err)
 				return
 			}
@@ -146,10 +163,10 @@ func (p *paths) loop() {
 				first = now
 			}
 		}
-		if first.IsZero() || now.Before(last.Add(p.quiet)) && now.Before(first.Add(p.most)) {
+		if first.IsZero() || now.Before(last.Add(pause())) && now.Before(first.Add(p.most)) {
 			continue
 		}
-		first = time.Time{}
+		first, reported, complete = time.Time{}, now, false
 		// What is new has to be watched before anybody looks at it.
 		p.fail(errors.Join(err, p.renew()))
 		p.again.set()

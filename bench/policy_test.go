@@ -37,6 +37,20 @@ func policyOf(n, different int, device string, member func(i int) string) string
 	return b.String()
 }
 
+// policyFiles is the policy of policyText, divided into files.
+func policyFiles(n, different, files int) []string {
+	all := make([]string, files)
+	for f := range all {
+		var b strings.Builder
+		b.WriteString("apiVersion: sockns/v1\nsocketNamespaces:\n")
+		for i := f * n / files; i < (f+1)*n/files; i++ {
+			writeNamespace(&b, i, i%different, min(n, 10), false, memberPath(i))
+		}
+		all[f] = b.String()
+	}
+	return all
+}
+
 // writeNamespace writes socket namespace i with variant v of the rules, whose
 // peers by name are among the first few.
 func writeNamespace(b *strings.Builder, i, v, few int, elsewhere bool, member string) {

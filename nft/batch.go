@@ -45,6 +45,7 @@ type (
 	// not fit in one netlink message goes in several of the same transaction.
 	ElementsIn struct {
 		Set      string
+		Interval bool // as the set is
 		Elements []Element
 	}
 )
@@ -119,7 +120,7 @@ func (o Op) write(b *strings.Builder) {
 			if o.Verb == VerbDelete {
 				e = Element{Key: e.Key}
 			}
-			text, _ := p.element(&e)
+			text, _ := p.element(&e, v.Interval)
 			b.WriteString(text)
 		}
 		b.WriteString(" }")
@@ -180,6 +181,9 @@ func describe(o Object) string {
 		}
 		if len(v.Elements) == 1 {
 			what = "element " + v.Elements[0].keyText()
+			if v.Interval && len(v.Elements[0].Key) == 2 {
+				what = "element " + rangeText(v.Elements[0].Key)
+			}
 		}
 		return what + " to " + word + " " + v.Set
 	}

@@ -316,7 +316,11 @@ func (c *Conn) encodeElements(op *Op, o *ElementsIn, create uint16, i int) error
 		w.str(unix.NFTA_SET_ELEM_LIST_SET, o.Set)
 		list := w.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for ; next < len(o.Elements) && len(w.b)-list < maxElements; next++ {
-			if err := w.element(&o.Elements[next], op.Verb); err != nil {
+			write := w.element
+			if o.Interval {
+				write = w.interval
+			}
+			if err := write(&o.Elements[next], op.Verb); err != nil {
 				return fmt.Errorf("element %s: %w", o.Elements[next].keyText(), err)
 			}
 		}
@@ -394,7 +398,7 @@ func (c *Conn) failure(b *Batch, m *message, begin uint32, err error) Failure {
 	f.Op = b.Ops[p.op]
 	if o, ok := f.Op.Object.(ElementsIn); ok {
 		o.Elements = o.Elements[p.first:p.last]
-		if n := elementAt(c.out.b[p.at:], offset); n >= 0 && n < len(o.Elements) {
+		if n := o.written(elementAt(c.out.b[p.at:], offset)); n >= 0 && n < len(o.Elements) {
 			o.Elements = o.Elements[n : n+1]
 		}
 		f.Op.Object = o
@@ -453,6 +457,25 @@ func elementAt(msg []byte, offset int) int {
 					return -1
 				}
 				return n
+			}
+		}
+	}
+	return -1
+}
+
+// written returns which element the n-th one on the wire is of: an interval is
+// two there if it has an end.
+func (o *ElementsIn) written(n int) int {
+	if !o.Interval {
+		return n
+	}
+	for i := range o.Elements {
+		if n--; n < 0 {
+			return i
+		}
+		if _, end := behind(o.Elements[i].Key[1]); end {
+			if n--; n < 0 {
+				return i
 			}
 		}
 	}

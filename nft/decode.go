@@ -502,6 +502,7 @@ func decodeSet(a attrs) (Set, error) {
 		}
 	}
 	s.Dynamic = flags&unix.NFT_SET_EVAL != 0
+	s.Interval = flags&unix.NFT_SET_INTERVAL != 0
 	if flags&unix.NFT_SET_MAP != 0 {
 		s.Data = typeByID(data)
 		if data == unix.NFT_DATA_VERDICT {
@@ -509,7 +510,7 @@ func decodeSet(a attrs) (Set, error) {
 		}
 		s.Foreign = s.Data == TypeNone
 	}
-	if n, err := keySize(s.Key); err != nil || n != int(size) || flags != s.flags() {
+	if n, err := keySize(s.Key); err != nil || n != int(size) || flags != s.flags() || s.Interval && checkInterval(&s) != nil {
 		s.Foreign = true
 	}
 	return s, a.err()
@@ -534,9 +535,10 @@ func decodeRule(a attrs, scratch []expr) (r Rule, _ []expr, err error) {
 }
 
 // decodeElement reads an element of the set, false if it has properties that are
-// not modelled.
+// not modelled. Of a set of intervals it is half a one.
 func decodeElement(a attrs, s *Set) (e Element, ok bool, err error) {
 	ok = true
+	flags := uint32(0)
 	for a.next() {
 		switch a.typ {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -557,11 +559,15 @@ func decodeElement(a attrs, s *Set) (e Element, ok bool, err error) {
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = a.comment(udataElementComment)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			ok = ok && a.u32() == 0
+			flags = a.u32()
 		case unix.NFTA_SET_ELEM_PAD:
 		default:
 			ok = false
 		}
 	}
+	if s.Interval && len(e.Key) == 1 && flags <= unix.NFT_SET_ELEM_INTERVAL_END {
+		e.Key, flags = half(e.Key[0], flags != 0), 0
+	}
+	ok = ok && flags == 0
 	return e, ok && e.Key != nil && e.isMapping() == s.IsMap(), a.err()
 }

@@ -162,7 +162,7 @@ func (d *differ) addNew(oldSets map[string]*Set, oldChains map[string]*Chain) {
 			continue
 		}
 		if elements := written(s.Elements); len(elements) > 0 {
-			add.Add(name, ElementsIn{Set: s.Name, Elements: elements})
+			add.Add(name, ElementsIn{Set: s.Name, Interval: s.Interval, Elements: elements})
 		}
 	}
 }
@@ -202,7 +202,7 @@ func (d *differ) incompatible() bool {
 
 func sameDefinition(a, b *Set) bool {
 	return !a.Foreign && !b.Foreign && slices.Equal(a.Key, b.Key) && a.Data == b.Data &&
-		a.Dynamic == b.Dynamic && a.Timeout == b.Timeout && a.Size == b.Size
+		a.Dynamic == b.Dynamic && a.Timeout == b.Timeout && a.Size == b.Size && a.Interval == b.Interval
 }
 
 func sameBase(a, b *Base) bool {
@@ -389,15 +389,15 @@ func (d *differ) elements(old, new *Set) {
 		}
 	}
 	if new.Linger && len(gone) > 0 {
-		d.tx.Clean.Delete(d.new.Name, ElementsIn{Set: new.Name, Elements: gone})
+		d.tx.Clean.Delete(d.new.Name, ElementsIn{Set: new.Name, Interval: new.Interval, Elements: gone})
 	} else {
 		remove = append(remove, gone...)
 	}
 	if len(remove) > 0 {
-		d.tx.Switch.Delete(d.new.Name, ElementsIn{Set: new.Name, Elements: remove})
+		d.tx.Switch.Delete(d.new.Name, ElementsIn{Set: new.Name, Interval: new.Interval, Elements: remove})
 	}
 	if len(add) > 0 {
-		d.tx.Switch.Add(d.new.Name, ElementsIn{Set: new.Name, Elements: add})
+		d.tx.Switch.Add(d.new.Name, ElementsIn{Set: new.Name, Interval: new.Interval, Elements: add})
 	}
 }
 

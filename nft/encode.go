@@ -251,6 +251,9 @@ func (w *wire) set(table string, s *Set, id uint32) error {
 		return err
 	}
 	size, err := keySize(s.Key)
+	if err == nil && s.Interval {
+		err = checkInterval(s)
+	}
 	if err != nil {
 		return err
 	}
@@ -315,6 +318,9 @@ func (s *Set) flags() uint32 {
 	if s.Timeout != 0 {
 		flags |= unix.NFT_SET_TIMEOUT
 	}
+	if s.Interval {
+		flags |= unix.NFT_SET_INTERVAL
+	}
 	return flags
 }
 
@@ -352,6 +358,39 @@ func (w *wire) rule(table string, r *RuleIn, scratch []expr) ([]expr, error) {
 	return exprs, nil
 }
 
+// interval writes an element of a set of intervals.
+func (w *wire) interval(e *Element, verb Verb) error {
+	if err := checkRange(e.Key); err != nil {
+		return err
+	}
+	begin := Element{Key: e.Key[:1], Comment: e.Comment}
+	if err := w.element(&begin, verb); err != nil {
+		return err
+	}
+	last := e.Key[1]
+	if err := last.check(last.Type); err != nil {
+		return err
+	}
+	end, some := behind(last)
+	if !some {
+		return nil
+	}
+	elem := w.nest(unix.NFTA_LIST_ELEM)
+	w.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	w.key([]Value{end})
+	w.unnest(elem)
+	return nil
+}
+
+// key writes the key of an element.
+func (w *wire) key(key []Value) {
+	at := w.nest(unix.NFTA_SET_ELEM_KEY)
+	val := w.open(unix.NFTA_DATA_VALUE)
+	w.b = appendKey(w.b, key)
+	w.unnest(val)
+	w.unnest(at)
+}
+
 // element writes an element; without its data if it is to be deleted.
 func (w *wire) element(e *Element, verb Verb) error {
 	if len(e.Key) == 0 {
@@ -363,15 +402,12 @@ func (w *wire) element(e *Element, verb Verb) error {
 		}
 	}
 	elem := w.nest(unix.NFTA_LIST_ELEM)
-	at := w.nest(unix.NFTA_SET_ELEM_KEY)
-	val := w.open(unix.NFTA_DATA_VALUE)
 	start := len(w.b)
-	w.b = appendKey(w.b, e.Key)
-	if len(w.b)-start > maxKeyWords*4 {
+	w.key(e.Key)
+	const heads = 2 * 4 // of the key and its value
+	if len(w.b)-start-heads > maxKeyWords*4 {
 		return errors.New("key is too long")
 	}
-	w.unnest(val)
-	w.unnest(at)
 	if verb == VerbAdd {
 		switch {
 		case e.Verdict.Kind != VerdictNone:

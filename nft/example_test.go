@@ -51,6 +51,19 @@ func exampleTable() *Table {
 				Name: "six", Key: []Type{TypeIPv6},
 				Elements: []Element{{Key: []Value{{Type: TypeIPv6, Addr: mustAddr("2001:db8::1")}}, Comment: "documentation"}},
 			},
+			{
+				Name: "four", Key: []Type{TypeIPv4}, Interval: true,
+				Elements: []Element{
+					{Key: []Value{{Type: TypeIPv4, Addr: mustAddr("0.0.0.0")}, {Type: TypeIPv4, Addr: mustAddr("0.255.255.255")}}, Comment: "this network"},
+					{Key: []Value{{Type: TypeIPv4, Addr: mustAddr("10.0.0.7")}, {Type: TypeIPv4, Addr: mustAddr("10.0.0.7")}}},
+					{Key: []Value{{Type: TypeIPv4, Addr: mustAddr("10.0.0.9")}, {Type: TypeIPv4, Addr: mustAddr("10.0.0.12")}}},
+					{Key: []Value{{Type: TypeIPv4, Addr: mustAddr("240.0.0.0")}, {Type: TypeIPv4, Addr: mustAddr("255.255.255.255")}}},
+				},
+			},
+			{
+				Name: "ports", Key: []Type{TypeInetService}, Interval: true,
+				Elements: []Element{{Key: []Value{{Type: TypeInetService, Num: 80}, {Type: TypeInetService, Num: 89}}}},
+			},
 		},
 		Chains: []Chain{
 			{
@@ -66,6 +79,8 @@ func exampleTable() *Table {
 					{Statements: []Statement{MatchSCTPInit{Present: true}, Counter{Packets: 3, Bytes: 180}}},
 					{Statements: []Statement{MatchSet{Key: []Field{l4, dport}, Not: true, Set: "exact"}, Limit{Rate: 10, Burst: 20}, Log{Prefix: "prod.web refused: "}}},
 					{Statements: []Statement{MatchSet{Key: []Field{{Kind: FieldDest6}}, Set: "six"}, Reject{TCPReset: true}}},
+					{Statements: []Statement{MatchSet{Key: []Field{{Kind: FieldSource4}}, Set: "four"}, accept}},
+					{Statements: []Statement{MatchSet{Key: []Field{dport}, Set: "ports"}, accept}},
 					{Statements: []Statement{Counter{}, Reject{ICMPX: ICMPXAdminProhibited}}},
 				},
 			},

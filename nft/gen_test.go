@@ -3,6 +3,8 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -154,6 +156,10 @@ func genStatement() *rapid.Generator[Statement] {
 		case 5:
 			return MatchSCTPInit{Present: not}
 		case 6:
+			if rapid.Bool().Draw(t, "interval") {
+				key := []Field{{Kind: FieldKind(rapid.IntRange(int(FieldSource4), int(FieldDport)).Draw(t, "kind"))}}
+				return MatchSet{Key: key, Not: not, Set: setFor(intervalSet, key)}
+			}
 			key := genKey().Draw(t, "key")
 			return MatchSet{Key: key, Not: not, Set: setFor("s", key)}
 		case 7:
@@ -272,7 +278,47 @@ func genTable(name string) *rapid.Generator[*Table] {
 	})
 }
 
+// intervalSet begins the names of sets of intervals.
+const intervalSet = "interval"
+
+// genIntervals draws intervals that have nothing in common; adjacent ones, and
+// the lowest and the highest value are among them.
+func genIntervals(t *rapid.T, typ Type) []Element {
+	low := Value{Type: typ}
+	if typ != TypeInetService {
+		low.Addr = netip.IPv4Unspecified()
+		if typ == TypeIPv6 {
+			low.Addr = netip.IPv6Unspecified()
+		}
+	}
+	value := rapid.OneOf(genValue(typ), rapid.SampledFrom([]Value{low, highest(typ)}))
+	bounds := rapid.SliceOfN(value, 0, 8).Draw(t, "bounds")
+	slices.SortFunc(bounds, compareValues)
+	var elements []Element
+	for len(bounds) > 1 {
+		first, last := bounds[0], bounds[1]
+		if rapid.Bool().Draw(t, "one") {
+			last = first
+		}
+		if n := len(elements); n > 0 {
+			after, some := behind(elements[n-1].Key[1])
+			if !some || compareValues(last, after) < 0 {
+				break
+			}
+			if rapid.Bool().Draw(t, "adjacent") || compareValues(first, after) < 0 {
+				first = after
+			}
+		}
+		elements = append(elements, Element{Key: []Value{first, last}, Comment: rapid.SampledFrom([]string{"", "e"}).Draw(t, "comment")})
+		bounds = bounds[2:]
+	}
+	return elements
+}
+
 func genElements(t *rapid.T, s *Set) []Element {
+	if s.Interval {
+		return genIntervals(t, s.Key[0])
+	}
 	var elements []Element
 	seen := map[string]bool{}
 	for range rapid.IntRange(0, 5).Draw(t, "elements") {
@@ -302,7 +348,7 @@ func (tab *Table) addSetOf(t *rapid.T, s Statement) {
 	var key []Field
 	switch s := s.(type) {
 	case MatchSet:
-		set.Name, key = s.Set, s.Key
+		set.Name, key, set.Interval = s.Set, s.Key, strings.HasPrefix(s.Set, intervalSet)
 	case VMap:
 		set.Name, key, set.Data = s.Map, s.Key, TypeVerdict
 	case SetPriorityMap:

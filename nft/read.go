@@ -146,6 +146,9 @@ func (c *Conn) readSets(t *Table) error {
 		if err != nil {
 			return err
 		}
+		if s.Interval && checkInterval(s) == nil {
+			s.join()
+		}
 	}
 	return nil
 }

@@ -43,10 +43,14 @@ type Set struct {
 	Dynamic bool
 	Timeout time.Duration // of elements; zero: none
 	Size    uint32        // most elements; zero: no bound
+	// Interval is set if elements are intervals that have nothing in common: the
+	// Key of each has two values, its first and its last. Such a set has one
+	// field, an address or a port, and is no map.
+	Interval bool
 	// Linger has [Diff] delete elements after the switch and not in it: for keys
 	// that packets on their way may still carry. The kernel does not know it.
 	Linger bool
-	// CatchAll and intervals are not modelled: every element is exact.
+	// CatchAll is not modelled.
 	Elements []Element
 	// Notes are printed as comments in the text form, and nowhere else.
 	Notes []string
@@ -60,7 +64,7 @@ func (s *Set) IsMap() bool { return s.Data != TypeNone }
 
 // Element is an entry of a set or map.
 type Element struct {
-	Key     []Value
+	Key     []Value // in a set of intervals: the first and the last value
 	Data    Value   // maps whose Data is neither TypeNone nor TypeVerdict
 	Verdict Verdict // maps whose Data is TypeVerdict
 	Comment string

@@ -135,6 +135,9 @@ func (s *Set) specs() []string {
 	if s.Timeout != 0 {
 		flags = append(flags, "timeout")
 	}
+	if s.Interval {
+		flags = append(flags, "interval")
+	}
 	if flags != nil {
 		lines = append(lines, "flags "+strings.Join(flags, ","))
 	}
@@ -162,7 +165,7 @@ func (p *printer) set(s *Set) {
 	}
 	texts := make([]string, 0, len(s.Elements))
 	for i := range s.Elements {
-		text, ok := p.element(&s.Elements[i])
+		text, ok := p.element(&s.Elements[i], s.Interval)
 		if !ok {
 			p.line(2, "# ", text)
 			continue
@@ -183,10 +186,15 @@ func (p *printer) set(s *Set) {
 }
 
 // element returns the text of an element, and whether nft reads it.
-func (p *printer) element(e *Element) (text string, ok bool) {
+func (p *printer) element(e *Element, interval bool) (text string, ok bool) {
 	ok = true
 	var b strings.Builder
-	for i := range e.Key {
+	fields := e.Key
+	if interval && len(e.Key) == 2 {
+		b.WriteString(rangeText(e.Key))
+		fields = nil
+	}
+	for i := range fields {
 		if i > 0 {
 			b.WriteString(" . ")
 		}

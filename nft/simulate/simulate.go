@@ -68,6 +68,7 @@ type Netfilter struct {
 	chains map[string]*nft.Chain
 	base   map[nft.Hook]*nft.Chain
 	sets   map[string]set
+	ranges map[string]intervals
 	// Trace, if set, is called with each rule whose verdict is taken.
 	Trace func(chain string, rule nft.Rule)
 	// Log, if set, is called with what is logged and the packet's mark then.
@@ -79,7 +80,7 @@ type set map[string]nft.Element
 
 // New returns the table at work. A nil table accepts everything.
 func New(t *nft.Table) *Netfilter {
-	n := &Netfilter{chains: make(map[string]*nft.Chain), base: make(map[nft.Hook]*nft.Chain), sets: make(map[string]set)}
+	n := &Netfilter{chains: make(map[string]*nft.Chain), base: make(map[nft.Hook]*nft.Chain), sets: make(map[string]set), ranges: make(map[string]intervals)}
 	if t == nil {
 		return n
 	}
@@ -91,6 +92,10 @@ func New(t *nft.Table) *Netfilter {
 		}
 	}
 	for i := range t.Sets {
+		if t.Sets[i].Interval {
+			n.ranges[t.Sets[i].Name] = intervalsOf(&t.Sets[i])
+			continue
+		}
 		s := make(set, len(t.Sets[i].Elements))
 		for _, e := range t.Sets[i].Elements {
 			var key []byte
@@ -210,8 +215,7 @@ func (n *Netfilter) rule(statements []nft.Statement, p *Packet) (end nft.Stateme
 				n.set(s.Set)[key] = nft.Element{}
 			}
 		case nft.MatchSet:
-			key, ok := keyOf(s.Key, p)
-			_, in := n.set(s.Set)[key]
+			in, ok := n.holds(s.Set, s.Key, p)
 			matched = ok && in != s.Not
 		default:
 			matched = matches(s, p)
@@ -229,6 +233,21 @@ func (n *Netfilter) set(name string) set {
 		panic("no set " + name)
 	}
 	return s
+}
+
+// holds reports whether a set has a packet's key; ok is false if the packet lacks
+// a field, which ends the rule.
+func (n *Netfilter) holds(name string, key []nft.Field, p *Packet) (in, ok bool) {
+	if ranges, is := n.ranges[name]; is && len(key) == 1 {
+		v, ok := valueOf(key[0], p)
+		return ok && ranges.hold(v), ok
+	}
+	k, ok := keyOf(key, p)
+	if !ok {
+		return false, false
+	}
+	_, in = n.set(name)[k]
+	return in, true
 }
 
 func (n *Netfilter) lookup(name string, key []nft.Field, p *Packet) (nft.Element, bool) {

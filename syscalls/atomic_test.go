@@ -49,8 +49,9 @@ var (
 	}
 )
 
-// hammerProgram returns the first or the second policy.
-func hammerProgram(second bool, cookie, app, srv uint64) *Program {
+// hammerProgram returns the first or the second policy. What it says stands behind
+// some lists that nobody is to ask.
+func hammerProgram(second bool, behind int, cookie, app, srv uint64) *Program {
 	p := &Program{Netns: []uint64{cookie}}
 	list := func(entries ...Entry) Span {
 		s := Span{uint32(len(p.Entries)), uint32(len(entries))}
@@ -63,6 +64,10 @@ func hammerProgram(second bool, cookie, app, srv uint64) *Program {
 	}
 	end := Entry{Kind: Default, Protocols: AllProtocols, Action: Allow}
 	bind, connect, accept := unix.EPERM, unix.EACCES, unix.Errno(0)
+	for range behind {
+		wrong := list(port(2001), deny(unix.ENETUNREACH), port(3001), deny(unix.EADDRNOTAVAIL), end)
+		p.Policies = append(p.Policies, Policy{Bind: wrong, Connect: wrong, Accept: wrong, Flags: OwnsAll})
+	}
 	if second {
 		bind, connect, accept = unix.EADDRINUSE, 0, unix.EHOSTUNREACH
 		// What the first policy has here is elsewhere in this one.
@@ -94,8 +99,9 @@ func hammerProgram(second bool, cookie, app, srv uint64) *Program {
 }
 
 // TestFlipIsAtomic makes calls without pause while two policies take turns, by
-// flips of the word in force and by whole swaps. SOCKNS_FLIPS says how many
-// flips; one swap is made for each thousand of them, at least ten.
+// flips of the word in force, by swaps that write what the other slot lacks, and
+// by swaps that find it settled. SOCKNS_FLIPS says how many flips; one swap is
+// made for each thousand of them, at least ten.
 func TestFlipIsAtomic(t *testing.T) {
 	roottest.Need(t)
 	flips := 1000
@@ -105,55 +111,16 @@ func TestFlipIsAtomic(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tree, err := cgroup.Find()
-	if err != nil {
-		t.Fatal(err)
+	tier, cookie, base, ids := install(t)
+	// Six, so that no slot holds what it gets next.
+	var programs []*Program
+	for i := range 6 {
+		programs = append(programs, hammerProgram(i%2 == 1, i%3, cookie, ids["app"], ids["srv"]))
 	}
-	base := tree.Dir(fmt.Sprintf("/sockns-atomic-%d", os.Getpid()))
-	ids := make(map[string]uint64)
-	for _, name := range []string{"app", "srv"} {
-		if err := os.MkdirAll(filepath.Join(base, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if ids[name], err = tree.ID(filepath.Join("/", filepath.Base(base), name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() {
-		for _, dir := range []string{"app", "srv", ""} {
-			if err := os.Remove(filepath.Join(base, dir)); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	runtime.LockOSThread() // and never unlocks: the network namespace goes with the thread
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	cookie := netnsCookie(t)
-	support := Probe()
-	defer support.Close()
-	if !support.OK() {
-		t.Fatal(support.Why)
-	}
-	tier, err := Install(cookie, base, &support)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		tier.Close()
-		if err := Remove(cookie); err != nil {
-			t.Error(err)
-		}
-	})
-	programs := []*Program{hammerProgram(false, cookie, ids["app"], ids["srv"]), hammerProgram(true, cookie, ids["app"], ids["srv"])}
 	listener := startHammer(t, filepath.Join(base, "srv"))
 	defer listener.stop(t)
 	for range 2 { // each gets its slot
-		for _, p := range programs {
+		for _, p := range programs[:2] {
 			if err := tier.Swap(p); err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +140,12 @@ func TestFlipIsAtomic(t *testing.T) {
 			time.Sleep(50 * time.Microsecond)
 			return tier.maps["active"].Put(uint32(0), state{Slot: 1 - now.Slot})
 		}},
-		{"swaps", max(10, flips/1000), func(i int) error { return tier.Swap(programs[i%2]) }},
+		{"swaps", max(10, flips/1000), func(i int) error { return tier.Swap(programs[i%6]) }},
+		{"swaps of settled slots", max(10, flips/1000), func(i int) error {
+			err := tier.Swap(programs[i%6])
+			tier.Settle(programs[i%6])
+			return err
+		}},
 	} {
 		var all []*hammered
 		for range max(2, runtime.NumCPU()) {
@@ -207,6 +179,57 @@ func TestFlipIsAtomic(t *testing.T) {
 		}
 		t.Logf("%d %s in %v", kind.times, kind.name, took.Round(time.Millisecond))
 	}
+}
+
+// install has the programs of an instance run in a network namespace of the test's
+// own, at a cgroup with two below: app and srv, of which it returns the ids.
+func install(t *testing.T) (tier *Tier, cookie uint64, base string, ids map[string]uint64) {
+	t.Helper()
+	tree, err := cgroup.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base = tree.Dir(fmt.Sprintf("/sockns-atomic-%d", os.Getpid()))
+	ids = make(map[string]uint64)
+	for _, name := range []string{"app", "srv"} {
+		if err := os.MkdirAll(filepath.Join(base, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if ids[name], err = tree.ID(filepath.Join("/", filepath.Base(base), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, dir := range []string{"app", "srv", ""} {
+			if err := os.Remove(filepath.Join(base, dir)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	runtime.LockOSThread() // and never unlocks: the network namespace goes with the thread
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cookie = netnsCookie(t)
+	support := Probe()
+	defer support.Close()
+	if !support.OK() {
+		t.Fatal(support.Why)
+	}
+	tier, err = Install(cookie, base, &support)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		tier.Close()
+		if err := Remove(cookie); err != nil {
+			t.Error(err)
+		}
+	})
+	return tier, cookie, base, ids
 }
 
 func netnsCookie(t *testing.T) uint64 {

@@ -64,7 +64,7 @@ func readMap[K comparable, V any](t *Tier, name string) (map[K]V, error) {
 	}
 }
 
-// readList reads an array. That of an empty list has one element, which is zero.
+// readList reads an array. What is behind the list is zero, and no element is.
 func readList[V comparable](t *Tier, name string) ([]V, error) {
 	m, err := t.inForce(name)
 	if err != nil || m == nil {
@@ -83,8 +83,12 @@ func readList[V comparable](t *Tier, name string) ([]V, error) {
 			return nil, fmt.Errorf("read map %s: %w", name, err)
 		}
 	}
-	if len(list) == 1 && list[0] == *new(V) {
+	end := len(list)
+	for end > 0 && list[end-1] == *new(V) {
+		end--
+	}
+	if end == 0 {
 		return nil, nil
 	}
-	return list, nil
+	return list[:end:end], nil
 }

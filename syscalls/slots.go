@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
 // state is struct state of the programs: which slot is in force, and of what.
@@ -73,63 +71,23 @@ func (t *Tier) Swap(p *Program) error {
 }
 
 // Prepare makes a program ready to be put in force by [Tier.Flip]. If the
-// rules are those in force already, there is nothing to do. Otherwise all of
-// it goes to the slot that is not in force; it takes some RCU grace periods.
+// rules are those in force already, there is nothing to do. Otherwise the slot
+// that is not in force gets what it lacks, all of it if what it holds is not
+// known, which takes some RCU grace periods.
 func (t *Tier) Prepare(p *Program) error {
 	t.next = nil
-	if same, err := t.current(p); err != nil || same {
+	want := p.content(identity(t.variant))
+	if same, err := t.current(want.digest); err != nil || same {
 		return err
 	}
+	t.settling.Wait()
 	now, err := t.state()
 	if err != nil {
 		return fmt.Errorf("read the slot in force: %w", err)
 	}
-	// A call that read the word before the last flip may still be in the slot
-	// that is overwritten now: membarrier(2) waits for an RCU grace period.
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0); errno != 0 { // MEMBARRIER_CMD_GLOBAL
-		return fmt.Errorf("membarrier: %w", errno)
-	}
-	next := state{Slot: 1 - now.Slot&1, Digest: p.digest(identity(t.variant))}
-	members := make(map[uint64]member, len(p.Members))
-	for _, m := range p.Members {
-		members[m.Cgroup] = m.wire()
-	}
-	locals := localsOf(p)
-	policies := make([]policy, len(p.Policies))
-	for i, q := range p.Policies {
-		policies[i] = policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, uint32(q.Flags)}
-	}
-	fill := []struct {
-		name string
-		fill func(*ebpf.Map) error
-		size int
-	}{
-		{"members", func(m *ebpf.Map) error { return putAll(m, members) }, max(65536, 2*len(members))},
-		{"locals", func(m *ebpf.Map) error { return putAll(m, locals) }, max(1024, 2*len(locals))},
-		{"policies", func(m *ebpf.Map) error { return putList(m, policies) }, max(1, len(policies))},
-		{"entries", func(m *ebpf.Map) error { return putList(m, p.Entries) }, max(1, len(p.Entries))},
-	}
-	for _, f := range fill {
-		spec := t.inner[f.name].Copy()
-		spec.MaxEntries = uint32(f.size)
-		m, err := ebpf.NewMap(spec)
-		if err != nil {
-			return fmt.Errorf("make map %s: %w", f.name, err)
-		}
-		err = f.fill(m)
-		if err == nil {
-			err = t.maps[f.name].Put(next.Slot, m)
-		}
-		if err == nil {
-			t.forget(next.Slot, f.name)
-			path := t.slotPin(next.Slot, f.name)
-			os.Remove(path)
-			err = m.Pin(path)
-		}
-		m.Close()
-		if err != nil {
-			return fmt.Errorf("fill map %s: %w", f.name, err)
-		}
+	next := state{Slot: 1 - now.Slot&1, Digest: want.digest}
+	if err := t.fill(next.Slot, p, want); err != nil {
+		return err
 	}
 	t.next = &next
 	return nil
@@ -146,7 +104,25 @@ func (t *Tier) Flip(p *Program) error {
 		return fmt.Errorf("put the slot in force: %w", err)
 	}
 	t.next = nil
+	t.left = true
 	return nil
+}
+
+// Settle has the slot that is not in force hold what is: p, as whoever calls says.
+// The next [Tier.Prepare] finds the slot ready then, and writes what differs. It
+// returns at once. What it could not do, Prepare does.
+func (t *Tier) Settle(p *Program) {
+	t.settling.Wait()
+	now, err := t.state()
+	want := p.content(identity(t.variant))
+	if err != nil || now.Digest != want.digest {
+		return
+	}
+	in := now.Slot & 1
+	if t.holds[in] == nil {
+		t.holds[in] = want.clone()
+	}
+	t.settling.Go(func() { _ = t.fill(1-in, p, want) })
 }
 
 func (t *Tier) follow(p *Program) error {
@@ -158,7 +134,15 @@ func (t *Tier) follow(p *Program) error {
 		return err
 	}
 	locals := localsOf(p)
-	return followMap(t, "locals", locals)
+	if err := followMap(t, "locals", locals); err != nil {
+		return err
+	}
+	if now, err := t.state(); err != nil {
+		return err
+	} else if in := t.holds[now.Slot&1]; in != nil {
+		in.members, in.locals = members, locals
+	}
+	return nil
 }
 
 // followMap brings a map of the slot in force to what is wanted: first what is
@@ -190,36 +174,6 @@ func followMap[K, V comparable](t *Tier, name string, want map[K]V) error {
 	return nil
 }
 
-const batchSize = 4096
-
-func putAll[K comparable, V any](m *ebpf.Map, all map[K]V) error {
-	keys, values := make([]K, 0, len(all)), make([]V, 0, len(all))
-	for k, v := range all {
-		keys, values = append(keys, k), append(values, v)
-	}
-	for at := 0; at < len(keys); at += batchSize {
-		end := min(at+batchSize, len(keys))
-		if _, err := m.BatchUpdate(keys[at:end], values[at:end], nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func putList[V any](m *ebpf.Map, list []V) error {
-	for at := 0; at < len(list); at += batchSize {
-		end := min(at+batchSize, len(list))
-		keys := make([]uint32, end-at)
-		for i := range keys {
-			keys[i] = uint32(at + i)
-		}
-		if _, err := m.BatchUpdate(keys, list[at:end], nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // slotMaps are the maps of a slot, each inside the map of its name. They have
 // pins: to open a map by its id, which is what a lookup in the map around it
 // gives, takes CAP_SYS_ADMIN (bpf(2), BPF_MAP_GET_FD_BY_ID).
@@ -229,12 +183,6 @@ func (t *Tier) slotPin(slot uint32, name string) string {
 	return filepath.Join(t.dir, fmt.Sprintf("slot%d_%s", slot&1, name))
 }
 
-// slotMap is a map of a slot.
-type slotMap struct {
-	slot uint32
-	name string
-}
-
 // inForce opens a map of the slot in force, or has it open; nil before the
 // first Swap. It is the tier's to close.
 func (t *Tier) inForce(name string) (*ebpf.Map, error) {
@@ -242,8 +190,8 @@ func (t *Tier) inForce(name string) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := slotMap{s.Slot & 1, name}
-	if m := t.slots[at]; m != nil {
+	open := t.slots[s.Slot&1]
+	if m := open[name]; m != nil {
 		return m, nil
 	}
 	m, err := ebpf.LoadPinnedMap(t.slotPin(s.Slot, name), nil)
@@ -251,23 +199,14 @@ func (t *Tier) inForce(name string) (*ebpf.Map, error) {
 		return nil, nil
 	}
 	if err == nil {
-		t.slots[at] = m
+		open[name] = m
 	}
 	return m, err
 }
 
-// forget closes a map that is replaced by another.
-func (t *Tier) forget(slot uint32, name string) {
-	at := slotMap{slot & 1, name}
-	if m := t.slots[at]; m != nil {
-		m.Close()
-		delete(t.slots, at)
-	}
-}
-
 // Same reports whether a program is what is in force, reading the kernel.
 func (t *Tier) Same(p *Program) (bool, error) {
-	if ok, err := t.current(p); err != nil || !ok {
+	if ok, err := t.current(p.content(identity(t.variant)).digest); err != nil || !ok {
 		return false, err
 	}
 	members := make(map[uint64]member, len(p.Members))
@@ -292,7 +231,10 @@ func (t *Tier) Join(m Member) error {
 	if err != nil || inner == nil {
 		return err
 	}
-	return inner.Put(m.Cgroup, m.wire())
+	if err := inner.Put(m.Cgroup, m.wire()); err != nil {
+		return err
+	}
+	return t.note(func(c *content) { c.members[m.Cgroup] = m.wire() })
 }
 
 // Leave removes a member from the program in force, if it is there.
@@ -301,8 +243,17 @@ func (t *Tier) Leave(cgroup uint64) error {
 	if err != nil || inner == nil {
 		return err
 	}
-	if err := inner.Delete(cgroup); !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := inner.Delete(cgroup); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return err
 	}
-	return nil
+	return t.note(func(c *content) { delete(c.members, cgroup) })
+}
+
+// note changes what the slot in force is known to hold, if it is known.
+func (t *Tier) note(change func(*content)) error {
+	now, err := t.state()
+	if err == nil && t.holds[now.Slot&1] != nil {
+		change(t.holds[now.Slot&1])
+	}
+	return err
 }

@@ -1,13 +1,13 @@
 package syscalls
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -154,10 +154,15 @@ type Tier struct {
 	maps    map[string]*ebpf.Map
 	links   map[string]link.Link
 	inner   map[string]*ebpf.MapSpec
-	slots   map[slotMap]*ebpf.Map // those that are open
-	next    *state                // what Flip puts in force; nil if the rules stay
-	lookups map[uint64]link.Link  // of the programs that steer, by the cookie of their netns
-	renew   bool                  // lookups may run other programs than these
+	slots   [2]map[string]*ebpf.Map // those that are open
+	holds   [2]*content             // what is in them; nil: not known
+	left    bool                    // the slot that is not in force was, a moment ago
+	next    *state                  // what Flip puts in force; nil if the rules stay
+	lookups map[uint64]link.Link    // of the programs that steer, by the cookie of their netns
+	renew   bool                    // lookups may run other programs than these
+	// settling is the goroutine of Settle, which has the slot that is not in force
+	// for itself.
+	settling sync.WaitGroup
 }
 
 // dirOf returns where an instance has its pins: a directory in bpffs. instance
@@ -215,7 +220,7 @@ func Open(instance uint64) (*Tier, error) {
 func newTier(dir string, v Variant) *Tier {
 	return &Tier{
 		dir: dir, variant: v, maps: make(map[string]*ebpf.Map), links: make(map[string]link.Link),
-		slots: make(map[slotMap]*ebpf.Map), lookups: make(map[uint64]link.Link),
+		slots: [2]map[string]*ebpf.Map{make(map[string]*ebpf.Map), make(map[string]*ebpf.Map)}, left: true, lookups: make(map[uint64]link.Link),
 	}
 }
 
@@ -390,11 +395,14 @@ func (t *Tier) Check() error {
 
 // Close closes what this process has open. The programs go on.
 func (t *Tier) Close() {
+	t.settling.Wait()
 	for _, m := range t.maps {
 		m.Close()
 	}
-	for _, m := range t.slots {
-		m.Close()
+	for _, open := range t.slots {
+		for _, m := range open {
+			m.Close()
+		}
 	}
 	for _, l := range t.links {
 		l.Close()
@@ -450,9 +458,9 @@ func Exists(instance uint64) bool {
 	return err == nil
 }
 
-// current reports whether the links run these programs, with the rules of p:
-// their digest is in the state in force. Its maps have to be within reach too.
-func (t *Tier) current(p *Program) (bool, error) {
+// current reports whether the links run these programs, with the rules of a
+// digest, which is in the state in force. Its maps have to be within reach too.
+func (t *Tier) current(digest [digestSize]byte) (bool, error) {
 	s, err := t.state()
 	if err != nil {
 		return false, err
@@ -462,6 +470,5 @@ func (t *Tier) current(p *Program) (bool, error) {
 			return false, nil
 		}
 	}
-	want := p.digest(identity(t.variant))
-	return bytes.Equal(s.Digest[:], want[:]), nil
+	return s.Digest == digest, nil
 }

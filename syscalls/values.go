@@ -1,7 +1,6 @@
 package syscalls
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"net/netip"
 )
@@ -167,21 +166,3 @@ type Local struct {
 
 // digestSize is what fits beside the slot in struct state.
 const digestSize = 28
-
-// digest identifies the rules of a program, without members and addresses,
-// as the given programs enforce them.
-func (p *Program) digest(programs []byte) (d [digestSize]byte) {
-	h := sha256.New()
-	h.Write(programs)
-	_ = binary.Write(h, binary.NativeEndian, p.Policies)
-	b := make([]byte, 0, 64<<10)
-	for i := range p.Entries {
-		if b = p.Entries[i].Append(b); len(b) > 60<<10 {
-			h.Write(b)
-			b = b[:0]
-		}
-	}
-	h.Write(b)
-	copy(d[:], h.Sum(nil))
-	return d
-}

@@ -22,7 +22,8 @@ type Telling struct {
 	Errno     model.Errno // of the refusals of accepting ends alone
 }
 
-// Tellings is what a table has counted of all that it logs.
+// Tellings is what a table has counted of all that it logs. What counts
+// nothing is not in it.
 type Tellings struct {
 	Counted map[Telling]Figure
 	// Accepting has what rules of accepting ends refused, by namespace, the
@@ -36,6 +37,11 @@ type Figure struct {
 	Count uint64
 }
 
+// CountingSet reports whether a set says whose the counters of a table are: all
+// that [TellingsOf], [FiguresOf] and the counts of [Describe] need of its sets
+// ([nft.Conn.Counts]).
+func CountingSet(name string) bool { return name == namespacesMap }
+
 // TellingsOf reads what a table has counted. Rules that allow are among them,
 // whether they log or not. A nil table has none.
 func TellingsOf(t *nft.Table) *Tellings {
@@ -48,7 +54,9 @@ func TellingsOf(t *nft.Table) *Tellings {
 		c := &t.Chains[i]
 		if prefix, ok := logOf(c); ok {
 			k := Telling{Hook: prefix.Hook, Rule: prefix.Rule, Outcome: Refused, Errno: prefix.Errno}
-			all.Counted[k] = Figure{Count: all.Counted[k].Count + countOf(c)}
+			if n := countOf(c); n > 0 {
+				all.Counted[k] = Figure{Count: all.Counted[k].Count + n}
+			}
 			continue
 		}
 		policy, _ := policyOf(c.Name)
@@ -59,7 +67,7 @@ func TellingsOf(t *nft.Table) *Tellings {
 		part, _, _ := strings.Cut(c.Name[len(policy)+1:], ".")
 		for j := range c.Rules {
 			r := &c.Rules[j]
-			if r.Comment == "" || counterOf(r) < 0 {
+			if r.Comment == "" || packetsOf(r) == 0 {
 				continue
 			}
 			n := counted(r)

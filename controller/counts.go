@@ -2,12 +2,14 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"time"
 
 	"github.com/sockns/sockns/compiler"
 	"github.com/sockns/sockns/model"
+	"github.com/sockns/sockns/nft"
 	"github.com/sockns/sockns/syscalls"
 )
 
@@ -53,6 +55,21 @@ func (h *Host) Counts(devices []DeviceState) ([]DeviceCounts, error) {
 		return nil, err
 	}
 	var counts []DeviceCounts
+	err = h.eachCounting(devices, true, func(d DeviceState, t *nft.Table) {
+		counts = append(counts, DeviceCounts{d.Name, countsOf(compiler.Describe(t), calls)})
+	})
+	return counts, err
+}
+
+// NoteCounts reads what the rules in some device namespaces have counted, so
+// that tables that somebody removes come back with it.
+func (h *Host) NoteCounts(devices []DeviceState) error {
+	return h.eachCounting(devices, false, func(DeviceState, *nft.Table) {})
+}
+
+// eachCounting reads the counters of device namespaces, those at zero too if
+// idle is set.
+func (h *Host) eachCounting(devices []DeviceState, idle bool, do func(DeviceState, *nft.Table)) error {
 	for _, d := range devices {
 		if !d.Present {
 			continue
@@ -62,16 +79,19 @@ func (h *Host) Counts(devices []DeviceState) ([]DeviceCounts, error) {
 			continue // it went just now
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		table, err := dev.table()
+		t, err := dev.conn.Counts(compiler.TableName, idle, compiler.CountingSet)
+		if errors.Is(err, fs.ErrNotExist) {
+			t, err = nil, nil
+		}
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("device namespace %s: read counters: %w", d.Name, err)
 		}
-		h.figures.note(dev, table)
-		counts = append(counts, DeviceCounts{d.Name, countsOf(compiler.Describe(table), calls)})
+		h.figures.note(dev, t)
+		do(d, t)
 	}
-	return counts, nil
+	return nil
 }
 
 // countsOf returns the counts of the socket namespaces of one device namespace.

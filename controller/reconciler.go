@@ -22,6 +22,7 @@ type Reconciler struct {
 	paths  []string
 	resync time.Duration
 	tell   func(events.Event)
+	begins func()
 
 	good    *Loaded // the last policy without errors
 	claims  *claims
@@ -51,6 +52,9 @@ type Options struct {
 	// Tell is called with each event as it happens, by several goroutines, and
 	// must not block. The first of kind [events.Started] says that the policy is enforced.
 	Tell func(events.Event)
+	// Begin, if not nil, is called when something begins that takes much memory
+	// for a while: a policy is loaded, or everything compared. An event follows.
+	Begin func()
 	// Confirm has edits of the policy go back unless they are confirmed within
 	// this time; zero keeps them. RuntimeDir is where the confirmation is
 	// expected, the one of the lock; empty: [RuntimeDir]. Guard starts a process
@@ -68,11 +72,14 @@ func NewReconciler(host *Host, o Options) *Reconciler {
 	if o.Tell == nil {
 		o.Tell = func(events.Event) {}
 	}
+	if o.Begin == nil {
+		o.Begin = func() {}
+	}
 	if o.RuntimeDir == "" {
 		o.RuntimeDir = RuntimeDir()
 	}
 	return &Reconciler{
-		host: host, paths: o.Paths, resync: o.Resync, tell: o.Tell,
+		host: host, paths: o.Paths, resync: o.Resync, tell: o.Tell, begins: o.Begin,
 		present: make(map[string]string), record: record{started: time.Now()},
 		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64),
 		addresses: make(chan struct{}, 1), asks: make(chan func() error), ended: make(chan struct{}), trial: newTrial(o),

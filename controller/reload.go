@@ -97,6 +97,7 @@ func (r *Reconciler) load() (*Loaded, error) {
 		broken.Message = "what the kernel enforces stays as it is"
 	}
 	r.record.waiting = nil
+	r.begins()
 	l, err := r.good.Again(r.paths)
 	if err != nil {
 		broken.Error = err.Error()

@@ -106,6 +106,20 @@ func (r *Reconciler) State(ctx context.Context) (*State, error) {
 	return ask(ctx, r, func() (*State, error) { return r.state(), nil })
 }
 
+// Devices asks for the device namespaces of the policy in force, without their
+// members: a question that takes next to nothing to answer, as State's does not
+// where namespaces are many. It waits and fails as State does.
+func (r *Reconciler) Devices(ctx context.Context) ([]DeviceState, error) {
+	return ask(ctx, r, func() ([]DeviceState, error) {
+		var list []DeviceState
+		for _, d := range r.good.Policy.DeviceNamespaces {
+			_, present := r.present[d.Name]
+			list = append(list, DeviceState{Name: d.Name, Path: d.Path, Present: present})
+		}
+		return list, nil
+	})
+}
+
 // Reload asks to read the policy files again, as when they change, and returns
 // what is wrong with them, nil if nothing is. It is safe for concurrent use.
 func (r *Reconciler) Reload(ctx context.Context) (*Broken, error) {

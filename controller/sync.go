@@ -22,6 +22,7 @@ type cause struct {
 // come and go are met here.
 func (r *Reconciler) sync(c cause) error {
 	began := time.Now()
+	r.begins()
 	r.devices = nil
 	// Listen before looking: what others change from here on is announced.
 	opened, err := r.host.openAll(r.good.Policy)

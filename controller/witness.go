@@ -92,8 +92,8 @@ func (w *witness) follow(v *decisions.View, host *Host, plan *Plan) {
 		if l != nil && !other {
 			continue
 		}
-		began := planned.New
-		w.hand(func(t *testimony) { t.stream.Begin(name, compiler.TellingsOf(began)) })
+		began := compiler.TellingsOf(planned.New)
+		w.hand(func(t *testimony) { t.stream.Begin(name, began) })
 		if l == nil {
 			w.hear(name, d)
 		}
@@ -319,7 +319,7 @@ func (w *witness) look(t *testimony) {
 				tallies, _ = c.reports.Tallies() // gone: others follow
 				continue
 			}
-			if table, err := c.log.table.Table(compiler.TableName); err == nil {
+			if table, err := c.log.table.Counts(compiler.TableName, false, compiler.CountingSet); err == nil {
 				tellings[where] = compiler.TellingsOf(table)
 			} else if !errors.Is(err, fs.ErrNotExist) { // somebody removed it: the reconciler brings it back
 				failed[where] = err

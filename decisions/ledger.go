@@ -3,6 +3,7 @@ package decisions
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockns/sockns/compiler"
@@ -14,8 +15,9 @@ import (
 // The kernel counts each decision and reports a bounded number of them. What it
 // counted beyond what came here is told as a number, so that both together are
 // all that was decided. Figures are to be compared some time after they were
-// read, once the reports of what they count have come ([Settle]); a report that
-// is later is told twice.
+// read, once the reports of what they count have come ([Settle]). A report of a
+// call says the how manieth it is, so that one that is later still is known to be
+// in a number already; a packet that is later, which has no number, is told twice.
 
 // Settle is how long after the kernel has counted a decision its report comes
 // at the latest, on a machine that is not overwhelmed: it is held for 50 ms.
@@ -27,6 +29,9 @@ type account struct {
 	begun    uint64 // its figure at the beginning
 	expected uint64 // its figure if nothing goes untold
 	last     uint64 // its figure when it was read
+	// read is when it last was, or some time later: what it counted until then
+	// was told.
+	read time.Time
 }
 
 func newAccount(name string, figure uint64) *account {
@@ -34,11 +39,11 @@ func newAccount(name string, figure uint64) *account {
 }
 
 // missing takes a figure and returns how much of it was not told until now.
-func (a *account) missing(figure uint64) uint64 {
+func (a *account) missing(figure uint64, now time.Time) uint64 {
 	if figure < a.last { // somebody set it back: what is untold of it is not known
 		*a = *newAccount(a.name, figure)
 	}
-	a.last = figure
+	a.last, a.read = figure, now
 	if figure <= a.expected {
 		return 0
 	}
@@ -47,7 +52,8 @@ func (a *account) missing(figure uint64) uint64 {
 	return n
 }
 
-// ledger has the accounts of one device namespace.
+// ledger has the accounts of one device namespace, of all that it has counted
+// or told: the others begin at zero.
 type ledger struct {
 	counted   map[compiler.Telling]*account
 	accepting map[compiler.Telling]uint64 // when it was read
@@ -63,7 +69,7 @@ func (s *Stream) Begin(device string, f *compiler.Tellings) {
 	}
 	for k, figure := range f.Counted {
 		if a := l.counted[k]; a == nil || a.name != figure.Name {
-			l.counted[k] = newAccount(figure.Name, figure.Count)
+			l.counted[k] = newAccount(strings.Clone(figure.Name), figure.Count)
 		}
 	}
 	maps.DeleteFunc(l.counted, func(k compiler.Telling, _ *account) bool { _, there := f.Counted[k]; return !there })
@@ -121,7 +127,15 @@ func (s *Stream) account(v *View, c *raw) *account {
 		}
 		k.Namespace = v.countedUnder(c.device, name)
 	}
-	return l.counted[k]
+	a := l.counted[k]
+	if a == nil && (k.Errno != "" || k.Namespace != "") {
+		a = &account{}
+		if k.Errno == "" {
+			a.name = v.ruleName(k.Namespace, k.Hook, k.Rule)
+		}
+		l.counted[k] = a
+	}
+	return a
 }
 
 // Counted takes what a table has counted, and tells of what of it was not
@@ -133,11 +147,18 @@ func (s *Stream) Counted(device string, f *compiler.Tellings, now time.Time) boo
 	}
 	told := false
 	for k, figure := range f.Counted {
-		a := l.counted[k]
-		if a == nil || k.Outcome == compiler.Allowed && !s.view.logs(k.Namespace, k.Hook, k.Rule) {
+		if k.Outcome == compiler.Allowed && !s.view.logs(k.Namespace, k.Hook, k.Rule) {
 			continue
 		}
-		n := a.missing(figure.Count)
+		a := l.counted[k]
+		if a == nil && (k.Namespace == "" || figure.Name == s.view.ruleName(k.Namespace, k.Hook, k.Rule)) {
+			a = &account{name: strings.Clone(figure.Name)}
+			l.counted[k] = a
+		}
+		if a == nil || a.name != figure.Name { // the table is that of another policy
+			continue
+		}
+		n := a.missing(figure.Count, now)
 		if n == 0 || s.echoes(k) {
 			continue
 		}
@@ -153,6 +174,11 @@ func (s *Stream) Counted(device string, f *compiler.Tellings, now time.Time) boo
 			c.name = oneOf[0]
 		}
 		s.untold(&c, oneOf, events.Packets, n)
+	}
+	for k, a := range l.counted {
+		if _, counts := f.Counted[k]; !counts {
+			a.missing(0, now)
+		}
 	}
 	l.accepting = f.Accepting
 	return told
@@ -199,8 +225,9 @@ func tallyOf(t *syscalls.Tally) (tally, bool) {
 	return tally{t.Identity, t.Tag, model.Hooks[t.Hook], outcomeOfCall[t.Outcome]}, true
 }
 
-// heardCall enters a call that was reported as the nth of its kind.
-func (s *Stream) heardCall(k tally, n uint64) {
+// heardCall enters a call that was reported as the nth of its kind, decided at a
+// time. It reports whether the call is in a number that was told.
+func (s *Stream) heardCall(k tally, n uint64, decided time.Time) (told bool) {
 	if s.tallies == nil {
 		s.tallies = make(map[tally]*account)
 	}
@@ -209,9 +236,14 @@ func (s *Stream) heardCall(k tally, n uint64) {
 		a = &account{}
 		s.tallies[k] = a
 	}
-	if n > a.begun { // else it was counted before the beginning
+	switch {
+	case n <= a.begun: // it was counted before the beginning
+	case n <= a.last && decided.Before(a.read): // else the kernel counts anew
+		return true
+	default:
 		a.expected++
 	}
+	return false
 }
 
 // Tallied takes what the syscall tier has counted, and tells of what of it was
@@ -232,7 +264,7 @@ func (s *Stream) Tallied(list []syscalls.Tally, now time.Time) bool {
 			a = &account{}
 			s.tallies[k] = a
 		}
-		n := a.missing(t.Count)
+		n := a.missing(t.Count, now)
 		if n == 0 {
 			continue
 		}

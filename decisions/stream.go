@@ -102,8 +102,10 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		return
 	}
 	e := s.event(v, &c)
-	s.heardCall(tally{c.identity, r.Tag, c.hook, c.outcome}, r.Count)
-	s.called(v, &c, 1)
+	told := s.heardCall(tally{c.identity, r.Tag, c.hook, c.outcome}, r.Count, decided)
+	if !told {
+		s.called(v, &c, 1)
+	}
 	if c.outcome != compiler.Refused { // those that are refused send no packet
 		if len(s.calls) >= most {
 			clear(s.calls)
@@ -114,7 +116,9 @@ func (s *Stream) Call(r *syscalls.Report, process *events.Actor, decided, now ti
 		}
 		s.calls[k].called(now)
 	}
-	s.tell(e, &c, now)
+	if !told {
+		s.tell(e, &c, now)
+	}
 }
 
 // Packet takes a logged packet of a device namespace.

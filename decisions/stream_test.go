@@ -221,6 +221,49 @@ func TestCalls(t *testing.T) {
 	w.want("db refused tcp 0.0.0.0:80 with EADDRINUSE by bind default at policy.yaml:14")
 }
 
+// TestLateReport: a call whose report comes after it was told in a number is
+// not told again, however late that is. One that was counted since is told, and
+// so is one from before the counts were first read, or after the kernel has
+// begun to count anew.
+func TestLateReport(t *testing.T) {
+	w := newWorld(t)
+	tag := compiler.RuleTag(&w.view.policy.Namespace("web").Connect[0])
+	counted := func(n uint64) []syscalls.Tally {
+		return []syscalls.Tally{{Identity: w.id("web"), Hook: 1, Tag: tag, Count: n}}
+	}
+	report := func(n uint64, port uint16, decided time.Time) {
+		w.stream.Call(&syscalls.Report{
+			Count: n, Netns: 7, Identity: w.id("web"), Local: address("10.0.0.1"), Remote: address("10.0.0.9"), Port: port,
+			Error: 13, Rule: 1, Tag: tag, Hook: 1, Protocol: syscalls.TCP,
+		}, nil, decided, w.now)
+	}
+	alone := func(port int) string {
+		return fmt.Sprintf("web refused tcp 10.0.0.1 -> 10.0.0.9:%d with EACCES by connect rule 1 at policy.yaml:6", port)
+	}
+	w.stream.BeginCalls(counted(10))
+	report(10, 1, w.now) // its reader has ended before it came to it
+	w.want(alone(1))
+	decided := w.now
+	report(11, 2, decided)
+	w.wait(Settle)
+	w.told = nil
+	w.stream.Tallied(counted(14), w.now)
+	w.want("web refused 3 more than are told one by one by connect rule 1 at policy.yaml:6")
+	for n := uint64(12); n <= 14; n++ {
+		report(n, uint16(n), decided)
+	}
+	w.want()
+	report(15, 15, w.now)
+	w.want(alone(15))
+	w.stream.Tallied(counted(15), w.now)
+	w.want()
+	w.wait(time.Second)
+	report(1, 16, w.now)
+	w.want(alone(16))
+	w.stream.Tallied(counted(1), w.now)
+	w.want()
+}
+
 // TestCallStandsForItsPacket: what a call tells, its packets don't tell again.
 func TestCallStandsForItsPacket(t *testing.T) {
 	w := newWorld(t)

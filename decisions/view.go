@@ -107,6 +107,19 @@ func (v *View) logs(namespace string, h model.Hook, rule int) bool {
 	return n != nil && rule > 0 && rule <= len(n.Rules(h)) && n.Rules(h)[rule-1].Log
 }
 
+// ruleName returns the words by which counters know a rule or default; "" if
+// there is no such rule.
+func (v *View) ruleName(namespace string, h model.Hook, rule int) string {
+	n := v.names.Namespace(namespace)
+	switch {
+	case n == nil || rule > len(n.Rules(h)):
+		return ""
+	case rule > 0:
+		return compiler.RuleName(&n.Rules(h)[rule-1])
+	}
+	return compiler.DefaultName
+}
+
 // countedUnder is [compiler.Index.CountedUnder].
 func (v *View) countedUnder(device, name string) string {
 	ix := v.devices[device]

@@ -148,16 +148,10 @@ func (c *Conn) Adopt(table string) error {
 
 // Header reads a table without its contents. The error is [os.ErrNotExist]
 // through errors.Is if there is none.
-func (c *Conn) Header(table string) (t Table, err error) {
+func (c *Conn) Header(table string) (Table, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err = c.get(unix.NFT_MSG_GETTABLE, nfprotoInet,
-		func(w *wire) { w.str(unix.NFTA_TABLE_NAME, table) },
-		func(a attrs) (err error) {
-			t, err = decodeTable(a)
-			return err
-		})
-	return t, err
+	return c.header(table)
 }
 
 // Apply commits the batches of a transaction in order, and stops at the first

@@ -327,8 +327,9 @@ func (m *message) errno() error {
 	return nil
 }
 
-// eachMessage takes a datagram apart.
+// eachMessage takes a datagram apart. The message is that of the next call too.
 func eachMessage(b []byte, each func(*message) error) error {
+	var m message
 	for len(b) > 0 {
 		if len(b) < unix.NLMSG_HDRLEN {
 			return errMalformed
@@ -337,7 +338,7 @@ func eachMessage(b []byte, each func(*message) error) error {
 		if n < unix.NLMSG_HDRLEN || n > len(b) {
 			return errMalformed
 		}
-		m := message{
+		m = message{
 			typ:   binary.NativeEndian.Uint16(b[4:]),
 			flags: binary.NativeEndian.Uint16(b[6:]),
 			seq:   binary.NativeEndian.Uint32(b[8:]),

@@ -459,7 +459,7 @@ func decodeChain(a attrs) (table string, c Chain, err error) {
 			}
 			a.bad = a.bad || h.bad
 		case unix.NFTA_CHAIN_TYPE:
-			foreign = foreign || a.str() != "filter"
+			foreign = foreign || string(a.chars()) != "filter"
 		case unix.NFTA_CHAIN_POLICY:
 			foreign = foreign || a.u32() != uint32(codeAccept)
 		}

@@ -28,6 +28,11 @@ func (c *Conn) Table(name string) (*Table, error) {
 // no such table then. The kernel's dumps lose and double objects when somebody
 // commits meanwhile, so the generation is compared before and after.
 func (c *Conn) Snapshot(name string) (*Table, Generation, error) {
+	return c.between(name, func() (*Table, error) { return c.readTable(name) })
+}
+
+// between calls read until nobody has committed meanwhile.
+func (c *Conn) between(name string, read func() (*Table, error)) (*Table, Generation, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for attempt := range readAttempts {
@@ -36,7 +41,7 @@ func (c *Conn) Snapshot(name string) (*Table, Generation, error) {
 		if err != nil {
 			return nil, before, err
 		}
-		t, readErr := c.readTable(name)
+		t, readErr := read()
 		after, err := c.generation()
 		if err != nil {
 			return nil, after, err
@@ -69,62 +74,74 @@ func (c *Conn) Tables() ([]string, error) {
 }
 
 func (c *Conn) readTable(name string) (*Table, error) {
-	var t Table
-	err := c.get(unix.NFT_MSG_GETTABLE, nfprotoInet,
-		func(w *wire) { w.str(unix.NFTA_TABLE_NAME, name) },
-		func(a attrs) (err error) {
-			t, err = decodeTable(a)
-			return err
-		})
+	t, err := c.header(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readSets(&t); err != nil {
+	if err := c.readSets(&t, func(string) bool { return true }); err != nil {
 		return nil, err
 	}
-	err = c.dump(unix.NFT_MSG_GETCHAIN,
-		func(w *wire) { w.str(unix.NFTA_CHAIN_TABLE, name) },
-		func(a attrs) error {
-			table, chain, err := decodeChain(a)
-			if table == name {
-				t.Chains = append(t.Chains, chain)
-			}
-			return err
-		})
-	if err != nil {
+	if t.Chains, err = c.readChains(name); err != nil {
 		return nil, err
 	}
 	for i := range t.Chains {
-		if err := c.readRules(name, &t.Chains[i]); err != nil {
-			return nil, err
-		}
-	}
-	return &t, nil
-}
-
-// readRules reads the rules of one chain. A dump of a whole table's walks past
-// all rules that it has told already, for each datagram of answers.
-func (c *Conn) readRules(table string, chain *Chain) error {
-	return c.dump(unix.NFT_MSG_GETRULE,
-		func(w *wire) {
-			w.str(unix.NFTA_RULE_TABLE, table)
-			w.str(unix.NFTA_RULE_CHAIN, chain.Name)
-		},
-		func(a attrs) error {
+		chain := &t.Chains[i]
+		err := c.readRules(name, chain.Name, func(a attrs) error {
 			var r Rule
 			var err error
 			r, c.scratch, err = decodeRule(a, c.scratch)
 			chain.Rules = append(chain.Rules, r)
 			return err
 		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &t, nil
 }
 
-func (c *Conn) readSets(t *Table) error {
+// header reads a table without its contents.
+func (c *Conn) header(name string) (t Table, err error) {
+	err = c.get(unix.NFT_MSG_GETTABLE, nfprotoInet,
+		func(w *wire) { w.str(unix.NFTA_TABLE_NAME, name) },
+		func(a attrs) (err error) {
+			t, err = decodeTable(a)
+			return err
+		})
+	return t, err
+}
+
+// readChains reads the chains of a table, without their rules.
+func (c *Conn) readChains(table string) (chains []Chain, err error) {
+	err = c.dump(unix.NFT_MSG_GETCHAIN,
+		func(w *wire) { w.str(unix.NFTA_CHAIN_TABLE, table) },
+		func(a attrs) error {
+			of, chain, err := decodeChain(a)
+			if of == table {
+				chains = append(chains, chain)
+			}
+			return err
+		})
+	return chains, err
+}
+
+// readRules reads the rules of one chain. A dump of a whole table's walks past
+// all rules that it has told already, for each datagram of answers.
+func (c *Conn) readRules(table, chain string, read func(attrs) error) error {
+	return c.dump(unix.NFT_MSG_GETRULE,
+		func(w *wire) {
+			w.str(unix.NFTA_RULE_TABLE, table)
+			w.str(unix.NFTA_RULE_CHAIN, chain)
+		}, read)
+}
+
+// readSets reads the sets of a table that are wanted.
+func (c *Conn) readSets(t *Table, wanted func(name string) bool) error {
 	err := c.dump(unix.NFT_MSG_GETSET,
 		func(w *wire) { w.str(unix.NFTA_SET_TABLE, t.Name) },
 		func(a attrs) error {
 			s, err := decodeSet(a)
-			if !s.anonymous() {
+			if !s.anonymous() && wanted(s.Name) {
 				t.Sets = append(t.Sets, s)
 			}
 			return err

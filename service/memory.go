@@ -2,35 +2,70 @@ package service
 
 import (
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/sockns/sockns/events"
 )
 
-// garbage is how much a heap may grow, in per cent of what is in use, before it
-// is collected: between edits there is next to nothing to collect, so that half
-// of Go's usual value costs nothing.
-const garbage = 50
+// How much the heap may grow, in per cent of what is in use, before it is
+// collected: much while a policy is loaded or everything compared, little while
+// cgroups are followed, which makes next to no garbage.
+const (
+	garbageBusy = 50
+	garbageCalm = 20
+)
 
 // calm is how long nothing big happens before memory is given back.
 const calm = time.Second
 
-// tidier gives back to the kernel what a load of the policy has left behind:
-// some times what a controller needs while it only follows cgroups.
-type tidier struct{ timer *time.Timer }
+// tidier gives back to the kernel what loading a policy and comparing everything
+// leave behind: some times what a controller needs while it only follows
+// cgroups. It is safe for concurrent use.
+type tidier struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	busy  bool
+}
 
 func newTidier() *tidier {
-	debug.SetGCPercent(garbage)
-	t := &tidier{time.AfterFunc(calm, debug.FreeOSMemory)}
+	t := &tidier{busy: true}
+	debug.SetGCPercent(garbageBusy)
+	t.timer = time.AfterFunc(calm, t.tidy)
 	t.timer.Stop()
 	return t
 }
 
-// observe waits for calm after an event that leaves much behind.
-func (t *tidier) observe(e events.Event) {
-	if e.Kind == events.Reconciled && e.Changed || e.Kind == events.PolicyLoaded || e.Kind == events.Started {
-		t.timer.Reset(calm)
+// begin says that something big begins.
+func (t *tidier) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer.Stop()
+	if !t.busy {
+		t.busy = true
+		debug.SetGCPercent(garbageBusy)
 	}
+}
+
+// observe waits for calm after an event that ends something big.
+func (t *tidier) observe(e events.Event) {
+	switch e.Kind {
+	case events.Reconciled, events.PolicyLoaded, events.PolicyBroken, events.Started, events.Failed:
+		t.soon()
+	}
+}
+
+// soon gives memory back when it stays calm.
+func (t *tidier) soon() { t.timer.Reset(calm) }
+
+func (t *tidier) tidy() {
+	t.mu.Lock()
+	if t.busy {
+		t.busy = false
+		debug.SetGCPercent(garbageCalm)
+	}
+	t.mu.Unlock()
+	debug.FreeOSMemory()
 }
 
 func (t *tidier) stop() { t.timer.Stop() }

@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 	defer s.tidier.stop()
 	s.metrics = metrics.New(s, o.Version)
 	s.reconciler = controller.NewReconciler(host, controller.Options{
-		Paths: o.Paths, Resync: o.Resync, Tell: s.tell, Confirm: o.Confirm, RuntimeDir: dir, Guard: o.Guard,
+		Paths: o.Paths, Resync: o.Resync, Tell: s.tell, Begin: s.tidier.begin, Confirm: o.Confirm, RuntimeDir: dir, Guard: o.Guard,
 	})
 
 	// What serves outlives the reconciler, whose last event is heard of.
@@ -174,7 +174,23 @@ func (s *service) Reload(ctx context.Context) (*controller.Broken, error) {
 func (s *service) Counts(devices []controller.DeviceState) ([]controller.DeviceCounts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.hasRead(time.Now())
 	return s.observer.Counts(devices)
+}
+
+// hasRead has what a long reading left behind given back.
+func (s *service) hasRead(began time.Time) {
+	if time.Since(began) > rememberInterval/rememberShare {
+		s.tidier.soon()
+	}
+}
+
+// noteCounts reads the counters for what the observer remembers of them.
+func (s *service) noteCounts(devices []controller.DeviceState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.hasRead(time.Now())
+	_ = s.observer.NoteCounts(devices) // what can't be read is told by metrics and status
 }
 
 const (
@@ -196,9 +212,9 @@ func (s *service) rememberCounters(ctx context.Context) {
 		case <-next.C:
 		}
 		began := time.Now()
-		if state, err := s.State(ctx); err == nil {
+		if devices, err := s.reconciler.Devices(ctx); err == nil {
 			began = time.Now()
-			_, _ = s.Counts(state.Devices) // what can't be read is told by metrics and status
+			s.noteCounts(devices)
 		}
 		next.Reset(max(rememberInterval, rememberShare*time.Since(began)))
 	}
@@ -206,7 +222,7 @@ func (s *service) rememberCounters(ctx context.Context) {
 
 // alive asks the reconciler for a sign of life.
 func (s *service) alive(ctx context.Context) error {
-	_, err := s.reconciler.State(ctx)
+	_, err := s.reconciler.Devices(ctx)
 	return err
 }
 

@@ -73,7 +73,9 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 		Comment: TableComment(f.Instance),
 	}}
 	doors := a.doorsOf(spaces, f)
-	a.index = newIndex(r, policies, a.deep, a.always)
+	if a.index = r.index; a.index == nil {
+		a.index = newIndex(r, policies, a.deep, a.always)
+	}
 	a.maps(spaces)
 	a.doorSets(doors)
 	a.sharedSets(policies)
@@ -203,14 +205,11 @@ func (a *assembly) maps(spaces []*space) {
 	}
 }
 
-func eachStatement(policies map[string]*chains, visit func(nft.Statement)) {
+// eachSetMatch visits the matches of sets that policies have.
+func eachSetMatch(policies map[string]*chains, visit func(nft.Statement)) {
 	for _, c := range policies {
-		for _, chain := range c.list {
-			for _, r := range chain.Rules {
-				for _, s := range r.Statements {
-					visit(s)
-				}
-			}
+		for _, s := range c.asks {
+			visit(s)
 		}
 	}
 }
@@ -272,7 +271,7 @@ func (a *assembly) doorSets(doors []Door) {
 // sharedSets makes the sets that packets and policies of all namespaces share.
 func (a *assembly) sharedSets(policies map[string]*chains) {
 	same := false // some policy compares an address with another
-	eachStatement(policies, func(s nft.Statement) {
+	eachSetMatch(policies, func(s nft.Statement) {
 		m, ok := s.(nft.MatchSet)
 		same = same || ok && m.Set == sameSet4
 	})

@@ -32,12 +32,13 @@ const TableName = "sockns"
 type Program struct {
 	Devices []Device // in the order of the policy
 	Notes   []Note
+	kept    *kept
 }
 
 // Device is the part of a program for one device namespace.
 type Device struct {
 	Name  string
-	Table *nft.Table // nil if no socket namespace lives there
+	Table *nft.Table // nil if no socket namespace lives there, or if it came of [Program.Change]
 	Index *Index     // nil if Table is
 }
 
@@ -60,27 +61,27 @@ func CompileWith(p *model.Policy, f Facts, passes Passes) *Program {
 }
 
 func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
-	prog := &Program{Notes: notes(p, f)}
+	prog := &Program{Notes: notes(p, f), kept: &kept{policy: p, facts: f, passes: passes, devices: make(map[string]*keptDevice)}}
 	for _, d := range p.DeviceNamespaces {
 		facts, ok := f.Devices[d.Name]
 		if !ok {
 			continue
 		}
-		table, index := compileDevice(p, d.Name, facts, f, passes)
-		prog.Devices = append(prog.Devices, Device{Name: d.Name, Table: table, Index: index})
+		out := Device{Name: d.Name}
+		if spaces := spacesOf(p, d.Name, f); len(spaces) > 0 {
+			r := newResolver(p, p.Names(), d.Name, facts, spaces, identities(spaces), passes(spaces))
+			policies := lowerPolicies(r, spaces)
+			share(r, spaces, policies)
+			out.Table, out.Index = assemble(r, spaces, policies, f)
+			prog.kept.devices[d.Name] = keep(r, spaces, policies, out.Index)
+		}
+		prog.Devices = append(prog.Devices, out)
 	}
 	return prog
 }
 
-func compileDevice(p *model.Policy, device string, facts DeviceFacts, f Facts, passes func([]*space) Passes) (*nft.Table, *Index) {
-	spaces := spacesOf(p, device, f)
-	if len(spaces) == 0 {
-		return nil, nil
-	}
-	ids := identities(spaces)
-	r := &resolver{policy: p, names: p.Names(), device: device, ids: ids, facts: facts, passes: passes(spaces)}
+func newResolver(p *model.Policy, names model.Names, device string, facts DeviceFacts, spaces []*space, ids map[string]uint32, passes Passes) *resolver {
+	r := &resolver{policy: p, names: names, device: device, ids: ids, facts: facts, passes: passes}
 	r.deep, r.always = levelsOf(spaces)
-	policies := lowerPolicies(r, spaces)
-	share(r, spaces, policies)
-	return assemble(r, spaces, policies, f)
+	return r
 }

@@ -156,7 +156,7 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 		ix.levels[l] = always[l]
 	}
 	named := make(map[string]bool)
-	eachStatement(policies, func(s nft.Statement) {
+	eachSetMatch(policies, func(s nft.Statement) {
 		if m, ok := s.(nft.MatchSet); ok {
 			named[m.Set] = true
 		}

@@ -34,6 +34,7 @@ type resolver struct {
 	deep   []int        // levels of members, deepest first
 	always map[int]bool // those that are in use whatever exists
 	passes Passes
+	index  *Index // nil until it is made
 }
 
 // addresses returns those that a peer stands for where it is not recognised by

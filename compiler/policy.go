@@ -33,6 +33,8 @@ type chains struct {
 	// reaching each other, so that there is no chain partSelf.
 	selfFree bool
 	endings  map[ending]bool   // of its refusals
+	asks     []nft.Statement   // matches of sets, each once
+	parts    []string          // relative names of the chains
 	sum      [sha256.Size]byte // of the content
 	name     string            // set by share
 }
@@ -73,6 +75,10 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 		c.selfFree = true
 	}
 	c.sum = sha256.Sum256(appendContent(make([]byte, 0, 4<<10), c))
+	c.sets()
+	for _, chain := range c.list {
+		c.parts = append(c.parts, chain.Name)
+	}
 	return c
 }
 

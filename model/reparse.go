@@ -45,6 +45,11 @@ func Reparse(files []File, last *Parsed) (*Policy, Diagnostics, *Parsed) {
 		missing = append(missing, i)
 	}
 	parseFiles(files, missing, all)
+	for _, i := range missing {
+		if last != nil && last.files[files[i].Name] != nil {
+			all[i].takeSame(last.files[files[i].Name])
+		}
+	}
 	m := newMerger(files, all)
 	m.merge()
 	m.check()

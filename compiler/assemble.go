@@ -79,6 +79,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 	a.maps(spaces)
 	a.doorSets(doors)
 	a.sharedSets(policies)
+	a.listSets(policies)
 	seen := make(map[string]bool)
 	for _, s := range spaces {
 		c := policies[s.source.Name]

@@ -85,7 +85,7 @@ func (prog *Program) Change(p *model.Policy, f Facts) *Difference {
 func (k *keptDevice) change(p *model.Policy, names model.Names, facts DeviceFacts, spaces []*space, before *kept, now Facts) (*keptDevice, *DeviceDifference) {
 	was := k.resolver
 	r := newResolver(p, names, was.device, facts, spaces, identitiesAfter(was.ids, spaces), before.passes(spaces))
-	if r.passes != was.passes || facts.Ephemeral() != was.facts.Ephemeral() || !slices.Equal(r.deep, was.deep) || !maps.Equal(r.always, was.always) {
+	if r.passes != was.passes || r.lists.least != was.lists.least || facts.Ephemeral() != was.facts.Ephemeral() || !slices.Equal(r.deep, was.deep) || !maps.Equal(r.always, was.always) {
 		return nil, nil
 	}
 	for name, id := range was.ids {

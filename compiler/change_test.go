@@ -18,6 +18,7 @@ var changed = modeltest.Options{
 	Cgroups: []string{"/a", "/b", "/c", "/d/e", "/d/f", "/d/g/h"},
 	Pattern: "/users/*",
 	Devices: []string{"/run/netns/there"},
+	Long:    true,
 	Ports:   []uint16{22, 80, 443}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::1")},
 }
 

@@ -83,5 +83,6 @@ func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
 func newResolver(p *model.Policy, names model.Names, device string, facts DeviceFacts, spaces []*space, ids map[string]uint32, passes Passes) *resolver {
 	r := &resolver{policy: p, names: names, device: device, ids: ids, facts: facts, passes: passes}
 	r.deep, r.always = levelsOf(spaces)
+	r.lists = newLists(r, spaces)
 	return r
 }

@@ -18,18 +18,6 @@ func (c Cost) plus(o Cost) Cost {
 	return Cost{c.Rules + o.Rules, c.Lookups + o.Lookups, c.Nanoseconds + o.Nanoseconds}
 }
 
-// What parts of rules cost in nanoseconds, measured on loopback where sending a
-// datagram took 600: what matters is how they compare.
-const (
-	costRule    = 3  // of a rule, besides what it says
-	costCompare = 6  // load something from the packet or its metadata, compare it
-	costLookup  = 18 // hash, flat to 100,000 elements
-	costConcat  = 29 // hash of several fields
-	costCgroup  = 10 // more, if a field is the socket's cgroup
-	costUpdate  = 71 // of a dynamic set
-	costWrite   = 6  // of a priority or mark, a count, a jump
-)
-
 // NamespaceCost is what packets of one socket namespace or instance cost at
 // worst, by where its rules are asked. A packet over lo is asked about twice in
 // input: at the accepting end's Accept and at the connecting end's Local.
@@ -48,7 +36,12 @@ func (d *Device) Costs() []NamespaceCost {
 	if d.Table == nil {
 		return nil
 	}
-	p := pricer{chains: make(map[string]*nft.Chain), known: make(map[string]Cost)}
+	p := pricer{chains: make(map[string]*nft.Chain), intervals: make(map[string]int), known: make(map[string]Cost)}
+	for i := range d.Table.Sets {
+		if s := &d.Table.Sets[i]; s.Interval {
+			p.intervals[s.Name] = len(s.Elements)
+		}
+	}
 	for i := range d.Table.Chains {
 		p.chains[d.Table.Chains[i].Name] = &d.Table.Chains[i]
 	}
@@ -75,14 +68,15 @@ func (d *Device) Costs() []NamespaceCost {
 
 // pricer finds the dearest ways through chains.
 type pricer struct {
-	chains map[string]*nft.Chain
-	known  map[string]Cost
+	chains    map[string]*nft.Chain
+	intervals map[string]int // of the sets of intervals
+	known     map[string]Cost
 }
 
 // through is what all rules of a chain cost, whatever they lead to.
 func (p *pricer) through(name string) (sum Cost) {
 	for _, r := range p.chains[name].Rules {
-		sum = sum.plus(priceOf(r))
+		sum = sum.plus(p.rule(r))
 	}
 	return sum
 }
@@ -98,7 +92,7 @@ func (p *pricer) chain(name string) Cost {
 	}
 	var sum, worst Cost
 	for _, r := range chain.Rules {
-		sum = sum.plus(priceOf(r))
+		sum = sum.plus(p.rule(r))
 		var next Cost
 		v, ok := r.Statements[len(r.Statements)-1].(nft.Verdict)
 		if ok && v.Chain != "" {
@@ -115,8 +109,8 @@ func (p *pricer) chain(name string) Cost {
 	return worst
 }
 
-// priceOf is what a rule costs that is carried out to its end.
-func priceOf(r nft.Rule) Cost {
+// rule is what a rule costs that is carried out to its end.
+func (p *pricer) rule(r nft.Rule) Cost {
 	c := Cost{Rules: 1, Nanoseconds: costRule}
 	lookup := func(key []nft.Field) {
 		c.Lookups++
@@ -131,7 +125,12 @@ func priceOf(r nft.Rule) Cost {
 	for _, s := range r.Statements {
 		switch s := s.(type) {
 		case nft.MatchSet:
-			lookup(s.Key)
+			if n, is := p.intervals[s.Set]; is {
+				c.Lookups++
+				c.Nanoseconds += costOfIntervals(n)
+			} else {
+				lookup(s.Key)
+			}
 		case nft.VMap:
 			lookup(s.Key)
 		case nft.SetPriorityMap:

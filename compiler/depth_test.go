@@ -16,7 +16,7 @@ import (
 // kernel allows: fewer than NFT_JUMP_STACK_SIZE (16) verdicts.
 func TestDepth(t *testing.T) {
 	const jumpStackSize = 16
-	gen := modeltest.YAML(modeltest.Options{Cgroups: []string{"/a", "/a/b", "/c", "/d"}, Pattern: "/user.slice/user-*.slice"})
+	gen := modeltest.YAML(modeltest.Options{Cgroups: []string{"/a", "/a/b", "/c", "/d"}, Pattern: "/user.slice/user-*.slice", Long: true})
 	check := func(t interface{ Fatalf(string, ...any) }, text string) {
 		p, diagnostics := model.Parse([]model.File{{Name: "policy.yaml", Data: []byte(text)}})
 		if diagnostics.HasErrors() {

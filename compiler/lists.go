@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 
 	"github.com/sockns/sockns/model"
@@ -34,6 +35,7 @@ type resolver struct {
 	deep   []int        // levels of members, deepest first
 	always map[int]bool // those that are in use whatever exists
 	passes Passes
+	lists  *lists
 	index  *Index // nil until it is made
 }
 
@@ -172,11 +174,16 @@ func mergeAddresses(ranges []model.AddressRange) []model.AddressRange {
 	return merged
 }
 
-func (r *resolver) addressTerms(ranges []model.AddressRange, s side, with ...nft.Statement) []term {
-	if r.passes.has(PassMerge) {
+// addressTerms returns the matches for lists of addresses, each behind some others.
+func (l *lowering) addressTerms(parts [][]model.AddressRange, s side, with ...nft.Statement) []term {
+	sets, ranges := l.longLists(parts)
+	if l.passes.has(PassMerge) {
 		ranges = mergeAddresses(ranges)
 	}
 	var terms []term
+	for _, set := range sets {
+		terms = append(terms, append(slices.Clone(with), nft.MatchSet{Key: []nft.Field{addressField(set.Key[0], s)}, Set: set.Name}))
+	}
 	for _, r := range ranges {
 		t := append(term(nil), with...)
 		terms = append(terms, append(t, nft.MatchAddress{Source: bool(s), First: r.First, Last: r.Last}))
@@ -184,8 +191,21 @@ func (r *resolver) addressTerms(ranges []model.AddressRange, s side, with ...nft
 	return terms
 }
 
+// addressField returns the field of a packet that has an address of a type.
+func addressField(t nft.Type, s side) nft.Field {
+	for _, f := range families {
+		switch {
+		case f.address == t && s == source:
+			return nft.Field{Kind: f.source}
+		case f.address == t:
+			return nft.Field{Kind: f.dest}
+		}
+	}
+	panic("no address is a " + t.String())
+}
+
 // peerTerms returns the matches for the other end as a rule names it.
-func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view) []term {
+func (l *lowering) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view) []term {
 	if len(rule.Peers) == 0 {
 		return anything
 	}
@@ -194,7 +214,7 @@ func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 		peerSide = source
 	}
 	var terms []term
-	var plain, remote []model.AddressRange // for any sender; for senders that are elsewhere
+	var plain, remote [][]model.AddressRange // for any sender; for senders that are elsewhere
 	for _, peer := range rule.Peers {
 		switch peer.Kind {
 		case model.PeerAny:
@@ -210,25 +230,25 @@ func (r *resolver) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 		case model.PeerNamespace:
 			switch v {
 			case viewConnect:
-				plain = append(plain, r.addresses(peer, n)...)
+				plain = append(plain, l.addresses(peer, n))
 			case viewSelf:
 				if peer.Name == n.Name {
 					return anything
 				}
 			default:
-				if t := r.identityTerm(peer.Name); t != nil {
+				if t := l.identityTerm(peer.Name); t != nil {
 					terms = append(terms, t)
 				}
 				if v == viewAccept {
-					remote = append(remote, r.addresses(peer, n)...)
+					remote = append(remote, l.addresses(peer, n))
 				}
 			}
 		default:
-			plain = append(plain, r.addresses(peer, n)...)
+			plain = append(plain, l.addresses(peer, n))
 		}
 	}
-	terms = append(terms, r.addressTerms(plain, peerSide)...)
-	return append(terms, r.addressTerms(remote, peerSide, nft.MatchMeta{Key: nft.MetaPriority, Value: remoteIdentity})...)
+	terms = append(terms, l.addressTerms(plain, peerSide)...)
+	return append(terms, l.addressTerms(remote, peerSide, nft.MatchMeta{Key: nft.MetaPriority, Value: remoteIdentity})...)
 }
 
 func priorityTerm(id uint32) term {
@@ -253,21 +273,21 @@ func instanceSet(template string) string { return "instances." + template }
 
 // localTerms returns the matches for a rule's local addresses. ownChecked says
 // that the packet's local address is known to be one of the namespace's own.
-func (r *resolver) localTerms(n *model.SocketNamespace, rule *model.Rule, s side, onLoopback, ownChecked bool) []term {
+func (l *lowering) localTerms(n *model.SocketNamespace, rule *model.Rule, s side, onLoopback, ownChecked bool) []term {
 	if len(rule.Local) == 0 {
 		if ownChecked {
 			return anything
 		}
-		return r.ownTerms(n, s, onLoopback)
+		return l.ownTerms(n, s, onLoopback)
 	}
-	var ranges []model.AddressRange
-	for _, l := range rule.Local {
-		if l.Kind == model.PeerAny {
+	var ranges [][]model.AddressRange
+	for _, local := range rule.Local {
+		if local.Kind == model.PeerAny {
 			return anything
 		}
-		ranges = append(ranges, r.addresses(l, n)...)
+		ranges = append(ranges, l.addresses(local, n))
 	}
-	return r.addressTerms(ranges, s)
+	return l.addressTerms(ranges, s)
 }
 
 var loopbackRanges = []model.AddressRange{
@@ -284,11 +304,11 @@ const (
 
 // ownTerms matches the namespace's own local addresses: those it lists and
 // loopback; for a connecting end on lo also the one that the kernel picks.
-func (r *resolver) ownTerms(n *model.SocketNamespace, s side, onLoopback bool) []term {
+func (l *lowering) ownTerms(n *model.SocketNamespace, s side, onLoopback bool) []term {
 	if len(n.Addresses) == 0 {
 		return anything
 	}
-	terms := r.addressTerms(append(loopbackRanges[:len(loopbackRanges):len(loopbackRanges)], n.Addresses...), s)
+	terms := l.addressTerms([][]model.AddressRange{loopbackRanges, n.Addresses}, s)
 	if s == source && onLoopback {
 		terms = append(terms,
 			term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldSource4}, {Kind: nft.FieldDest4}}, Set: sameSet4}},

@@ -13,6 +13,10 @@ const (
 	// PassMerge makes one range of adjacent and overlapping ports or addresses: a
 	// rule each is what they cost.
 	PassMerge
+	// PassSets makes sets of long lists of addresses and ports, where a lookup is
+	// cheaper than a rule for each: rules are linear, for packets and in memory,
+	// and each list is in several of a policy's chains.
+	PassSets
 	// PassDead leaves out what comes after a rule that matches everything that
 	// gets there.
 	PassDead
@@ -27,7 +31,7 @@ const (
 	PassShare
 
 	// AllPasses are those of [Compile].
-	AllPasses = PassAlike | PassMerge | PassDead | PassTransports | PassLate | PassShare
+	AllPasses = PassAlike | PassMerge | PassSets | PassDead | PassTransports | PassLate | PassShare
 )
 
 func (p Passes) has(pass Passes) bool { return p&pass != 0 }

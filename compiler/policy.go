@@ -32,11 +32,12 @@ type chains struct {
 	// selfFree says that nothing stops two sockets of the namespace from
 	// reaching each other, so that there is no chain partSelf.
 	selfFree bool
-	endings  map[ending]bool   // of its refusals
-	asks     []nft.Statement   // matches of sets, each once
-	parts    []string          // relative names of the chains
-	sum      [sha256.Size]byte // of the content
-	name     string            // set by share
+	endings  map[ending]bool     // of its refusals
+	lists    map[string]*nft.Set // sets of the lists that its rules name
+	asks     []nft.Statement     // matches of sets, each once
+	parts    []string            // relative names of the chains
+	sum      [sha256.Size]byte   // of the content
+	name     string              // set by share
 }
 
 // lowering is the work on one socket namespace.
@@ -45,6 +46,7 @@ type lowering struct {
 	n       *model.SocketNamespace
 	audit   bool
 	endings map[ending]bool
+	sets    map[string]*nft.Set // of lists, by name
 	open    questions
 	within  transports // that packets are known to be of here; see transports.go
 	// lost says that the rule being written has the receiver's identity in the
@@ -64,7 +66,7 @@ func (l *lowering) comment(r *model.Rule) string {
 }
 
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
-	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), comments: make(map[*model.Rule]string)}
+	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), sets: make(map[string]*nft.Set), comments: make(map[*model.Rule]string)}
 	c := &chains{endings: l.endings}
 	for _, part := range []func() *emitter{l.connect, l.local, l.accept} {
 		c.list = append(c.list, part().chains...)
@@ -76,6 +78,7 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	}
 	c.sum = sha256.Sum256(appendContent(make([]byte, 0, 4<<10), c))
 	c.sets()
+	c.lists = used(l.sets, c.asks)
 	for _, chain := range c.list {
 		c.parts = append(c.parts, chain.Name)
 	}
@@ -229,10 +232,15 @@ func (l *lowering) portTerms(protocols []model.Protocol, ports []model.PortRange
 	if l.passes.has(PassMerge) {
 		ports = mergePorts(ports)
 	}
+	within := l.within
 	if v == viewConnect { // all protocols get there
-		return portTerms(protocols, ports, s, transports{})
+		within = transports{}
 	}
-	return portTerms(protocols, ports, s, l.within)
+	terms, rest := l.portSets(protocols, ports, s, within)
+	if terms != nil && len(rest) == 0 {
+		return terms
+	}
+	return append(terms, portTerms(protocols, rest, s, within)...)
 }
 
 // counter is in most rules; one value does for all.

@@ -242,7 +242,7 @@ func (w *World) bound(f Flow, to netip.AddrPort) string {
 // Options are what policies of the world are drawn from. Their text has $CG
 // for the world's cgroup and $NS_name for the path of a network namespace.
 func (w *World) Options() modeltest.Options {
-	o := modeltest.Options{Pattern: "$CG/" + pattern, Ports: edgePorts, Addresses: loopbacks, Local: make(map[string][]netip.Addr)}
+	o := modeltest.Options{Pattern: "$CG/" + pattern, Ports: edgePorts, Addresses: loopbacks, Long: true, Local: make(map[string][]netip.Addr)}
 	for _, c := range claimable {
 		o.Cgroups = append(o.Cgroups, "$CG/"+c)
 	}

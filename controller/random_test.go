@@ -23,6 +23,7 @@ func TestPlanAfterApply(t *testing.T) {
 	gen := modeltest.YAML(modeltest.Options{
 		Cgroups: []string{base + "/a", base + "/a/b", base + "/c", base + "/absent"},
 		Pattern: base + "/users/user-*",
+		Long:    true,
 	})
 	inNetns(t, func(t *testing.T, h *Host) {
 		paths, err := filepath.Glob("../examples/*.yaml")

@@ -25,6 +25,9 @@ type Options struct {
 	// between these and their neighbours meet the edges of rules.
 	Ports     []uint16
 	Addresses []netip.Addr
+	// Long has some lists be long: besides what is drawn they have addresses and
+	// ports that are nobody's.
+	Long bool
 	// Local, if it has any, are the addresses of device namespaces, by name.
 	Local map[string][]netip.Addr
 }
@@ -59,7 +62,7 @@ func (g *generator) policy(o Options) string {
 			devices = append(devices, name)
 		}
 	}
-	fmt.Fprintf(&b, "groups:\n  corp: %s\n  lab: %s\n", g.addresses(3), g.addresses(2))
+	fmt.Fprintf(&b, "groups:\n  corp: %s\n  lab: %s\n", g.long(g.addresses(3), nobodysAddresses), g.long(g.addresses(2), nobodysAddresses))
 	count := 1 + g.pick(max(1, len(o.Cgroups)))
 	for i := range count {
 		g.names = append(g.names, fmt.Sprintf("ns%d", i))
@@ -163,16 +166,16 @@ func (g *generator) hook(b *strings.Builder, hook, peers string, errnos []model.
 		}
 		ports := g.chance(2)
 		if ports {
-			keys = append(keys, "ports: "+g.list(3, g.port))
+			keys = append(keys, "ports: "+g.long(g.list(3, g.port), nobodysPorts))
 		}
 		if g.chance(2) {
 			keys = append(keys, "protocol: ["+strings.Join(g.protocols(ports), ", ")+"]")
 		}
 		if g.chance(5) {
-			keys = append(keys, "local: "+g.list(2, g.local))
+			keys = append(keys, "local: "+g.long(g.list(2, g.local), nobodysAddresses))
 		}
 		if peers != "" && !g.chance(4) {
-			keys = append(keys, peers+": "+g.list(3, g.peer))
+			keys = append(keys, peers+": "+g.long(g.list(3, g.peer), nobodysAddresses))
 		}
 		if g.chance(8) {
 			keys = append(keys, "log: true")
@@ -218,6 +221,42 @@ func (g *generator) list(most int, item func() string) string {
 		items[i] = item()
 	}
 	return "[" + strings.Join(items, ", ") + "]"
+}
+
+// long makes a list longer by some of what is nobody's, if there are long lists.
+func (g *generator) long(list string, more []string) string {
+	if !g.Long || !g.chance(4) {
+		return list
+	}
+	items := []string{strings.Trim(list, "[]")}
+	for _, m := range more {
+		if g.chance(2) {
+			items = append(items, m)
+		}
+	}
+	return "[" + strings.Join(items, ", ") + "]"
+}
+
+// Single values and ranges of addresses and ports that no flow of a test meets.
+var (
+	nobodysAddresses = []string{
+		nobodys(6, func(i int) string { return fmt.Sprintf("198.18.0.%d", 2*i) }),
+		nobodys(14, func(i int) string { return fmt.Sprintf("198.19.%d.0/24", 2*i) }),
+		nobodys(6, func(i int) string { return fmt.Sprintf("'2001:db8:f::%d'", 2*i) }),
+		nobodys(14, func(i int) string { return fmt.Sprintf("'2001:db8:%d::/48'", 1000+2*i) }),
+	}
+	nobodysPorts = []string{
+		nobodys(7, func(i int) string { return fmt.Sprint(20000 + 2*i) }),
+		nobodys(14, func(i int) string { return fmt.Sprintf("%d-%d", 21000+3*i, 21001+3*i) }),
+	}
+)
+
+func nobodys(n int, item func(i int) string) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = item(i)
+	}
+	return strings.Join(items, ", ")
 }
 
 func (g *generator) port() string {

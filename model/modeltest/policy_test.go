@@ -11,6 +11,7 @@ import (
 
 func TestDrawnPoliciesHaveNoErrors(t *testing.T) {
 	edges := modeltest.Usual
+	edges.Long = true
 	edges.Ports = []uint16{1, 80, 81, 65535}
 	edges.Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("2001:db8::1")}
 	rapid.Check(t, func(t *rapid.T) {

@@ -19,8 +19,12 @@ type programCandidate struct {
 		_ structs.HostLayout
 		W [4]uint32
 	}
+	Home struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
 	Identity uint32
-	Hidden   uint32
+	Flags    uint32
 }
 
 type programClaim struct {

@@ -797,7 +797,6 @@ struct peer_call {
 	struct pick p;    // q has it, seen from the calling end
 	struct addr from; // zero if nothing was bound; becomes the namespace's own address then
 	bool answers;     // it may answer a datagram
-	bool connects;
 	bool near;        // the address is one of the device namespace
 };
 
@@ -856,8 +855,7 @@ static __always_inline void turn_round(struct question *q, __u32 source)
 // one that is steered.
 __noinline int find_steered(struct peer_call *c)
 {
-	if (!c || !use_cast || !c->connects || c->p.q.protocol != BIT_TCP) return 0;
-	if (!candidate_at(c->p.netns, c->p.q.port, 0)) return 0;
+	if (!c) return 0;
 	bool own = c->p.q.own;
 	turn_round(&c->p.q, c->p.me.source);
 	int found = choose(&c->p) != NOBODY;
@@ -908,31 +906,38 @@ __noinline int decide_peer(ctx_t *ctx, struct peer_call *c)
 	return 0;
 }
 
-// note_unsteered finds out whether the kernel has a listener on the loopback
-// address that is connected to and that is not steered, and notes it for the lookup.
-__noinline int note_unsteered(ctx_t *ctx, const struct addr *to_in)
+// look_ahead finds out whether who gets a TCP connection is to be chosen, and
+// if so, whether the kernel has a listener on a loopback address that is not
+// steered, which it notes for the lookup.
+enum { STEERS = 1, UNSTEERED_THERE = 2 };
+__noinline int look_ahead(ctx_t *ctx, const struct addr *to_in)
 {
 	struct bpf_sock *sk = ctx->sk;
-	if (!to_in || !sk || !use_cast || ctx->protocol != IPPROTO_TCP) return 0;
+	if (!to_in || !sk) return 0;
 	struct addr to = *to_in;
 	__u64 netns = bpf_get_netns_cookie((void *)ctx);
 	__u16 port = bpf_ntohs(ctx->user_port);
 	if (is_wildcard(&to)) to.w[3] = is_v4(&to) ? 0x7f000001 : 1;
-	if (!is_loopback(&to) || !candidate_at(netns, port, 0)) return 0;
+	if (!must_choose(netns, port, &to)) return 0;
+	if (!is_loopback(&to)) return STEERS;
 	struct who holder = {};
 	bool there = find_receiver(ctx, slot_in_force(), &to, ctx->user_port, &holder) && !steered(netns, holder.identity, &to, port);
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, there ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (n && there) n->flags |= MEETS_UNSTEERED;
 	else if (n) n->flags &= ~MEETS_UNSTEERED;
-	return there;
+	return there ? STEERS | UNSTEERED_THERE : STEERS;
 }
 
 static __always_inline int refused_by(ctx_t *ctx, const struct addr *to, struct addr *from, bool answers, bool connects)
 {
-	struct peer_call c = { .p.q.peer = *to, .from = *from, .answers = answers, .connects = connects };
-	if (connects) c.p.unsteered = note_unsteered(ctx, to);
+	struct peer_call c = { .p.q.peer = *to, .from = *from, .answers = answers };
+	int steers = 0;
+	if (use_cast && connects && ctx->protocol == IPPROTO_TCP) {
+		steers = look_ahead(ctx, to);
+		c.p.unsteered = (steers & UNSTEERED_THERE) != 0;
+	}
 	if (!begin_call(ctx, &c)) return 0;
-	if (c.p.q.identified && !(connects && find_steered(&c))) {
+	if (c.p.q.identified && !(connects && steers && find_steered(&c))) {
 		c.p.there.identity = 0;
 		struct addr there = c.p.q.peer;
 		find_receiver(ctx, c.p.q.slot, &there, ctx->user_port, &c.p.there);

@@ -11,6 +11,9 @@
 //  - the listener of the namespace whose address it goes to,
 //  - the listeners of the others, in the order of the policy,
 // whose namespace accepts it. If there is none, the kernel goes on as without.
+//
+// A port that one listener has, bound where the kernel looks for it, is left
+// to the kernel, which finds the same: that is most ports, and costs a lookup.
 
 #define LISTENERS 65536
 #define CANDIDATES 16 // listeners of a port that are asked one after another
@@ -30,8 +33,14 @@ struct {
 struct place { __u64 netns; __u32 port; __u32 index; };
 struct candidate {
 	struct addr asked; // a wildcard is that of one family
+	struct addr home;  // where it is bound, as the kernel says it
 	__u32 identity;    // 0: the place is free
-	__u32 hidden;
+	__u32 flags;
+};
+enum {
+	CANDIDATE_HIDDEN = 1,
+	CANDIDATE_REWRITTEN = 2,
+	CANDIDATE_OTHERS = 4, // of the first place: another socket has one too, or had
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH); __uint(max_entries, LISTENERS);
@@ -139,6 +148,16 @@ static __always_inline struct candidate *candidate_at(__u64 netns, __u16 port, _
 	return bpf_map_lookup_elem(&candidates, &at);
 }
 
+// must_choose reports whether a connection to a port may be another listener's
+// than the kernel's own choice.
+static __always_inline bool must_choose(__u64 netns, __u16 port, const struct addr *to)
+{
+	struct candidate *c = candidate_at(netns, port, 0);
+	if (!c) return false;
+	if (c->flags & CANDIDATE_OTHERS) return true;
+	return (c->flags & CANDIDATE_REWRITTEN) && !same_addr(&c->home, to);
+}
+
 // may_listen reports whether a namespace is among the candidates of a port, or
 // they are too many to know.
 __noinline int may_listen(__u64 netns, __u32 port, __u32 identity)
@@ -154,7 +173,7 @@ __noinline int may_listen(__u64 netns, __u32 port, __u32 identity)
 // choose finds who gets a connection: p->key and p->there.
 __noinline int choose(struct pick *p)
 {
-	if (!p || !candidate_at(p->netns, p->q.port, 0)) return NOBODY;
+	if (!p) return NOBODY;
 	__u32 client = p->q.identified ? p->q.them : 0, owner = 0;
 	if (is_loopback(&p->q.local)) {
 		if (client && may_listen(p->netns, p->q.port, client) && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
@@ -254,7 +273,7 @@ __noinline int sweep_place(struct sweep *s, __u32 index)
 	if (is_wildcard(&s->asked)) overlap |= four ? s->serves4 : s->serves6;
 	else if (is_wildcard(&c->asked)) overlap |= four == is_v4(&s->asked);
 	if (overlap && !shares) s->conflict = true;
-	if (c->hidden && same_addr(&c->asked, &s->asked)) s->hidden = true;
+	if ((c->flags & CANDIDATE_HIDDEN) && same_addr(&c->asked, &s->asked)) s->hidden = true;
 	return 0;
 }
 
@@ -301,7 +320,7 @@ static __always_inline struct addr ops_remote(ops_t *s)
 	return ops_addr(s->family, s->remote_ip4, s->remote_ip6[0], s->remote_ip6[1], s->remote_ip6[2], s->remote_ip6[3]);
 }
 
-static __always_inline void register_listener(ops_t *s, struct listener *key, bool hidden)
+static __always_inline void register_listener(ops_t *s, struct listener *key, const struct addr *home, __u32 flags)
 {
 	int failed = 1;
 	for (int turn = 0; turn < TURNS && failed; turn++) {
@@ -309,12 +328,21 @@ static __always_inline void register_listener(ops_t *s, struct listener *key, bo
 		failed = bpf_sock_hash_update((void *)s, &listeners, key, BPF_NOEXIST);
 	}
 	if (failed) return;
-	struct candidate c = { .asked = key->asked, .identity = key->identity, .hidden = hidden };
+	struct candidate c = { .asked = key->asked, .home = *home, .identity = key->identity, .flags = flags };
 	for (__u32 i = 0; i < CANDIDATES; i++) {
 		struct place at = { .netns = key->netns, .port = key->port, .index = i };
 		struct candidate *there = bpf_map_lookup_elem(&candidates, &at);
-		if (there && there->identity && !(there->identity == c.identity && same_addr(&there->asked, &c.asked))) continue;
-		if (!bpf_map_update_elem(&candidates, &at, &c, there ? BPF_ANY : BPF_NOEXIST)) return;
+		if (!there) {
+			if (!bpf_map_update_elem(&candidates, &at, &c, BPF_NOEXIST)) return;
+			there = bpf_map_lookup_elem(&candidates, &at); // another CPU was faster
+			if (!there) return;
+		}
+		if (i == 0 && there->identity && !(there->identity == c.identity && same_addr(&there->home, home))) {
+			there->flags |= CANDIDATE_OTHERS; // before the other can be found
+		}
+		if (there->identity && !(there->identity == c.identity && same_addr(&there->asked, &c.asked))) continue;
+		c.flags |= there->flags & CANDIDATE_OTHERS;
+		if (!bpf_map_update_elem(&candidates, &at, &c, BPF_ANY)) return;
 	}
 }
 
@@ -326,19 +354,20 @@ static __always_inline void begin_to_listen(ops_t *s)
 	__u64 netns = bpf_get_netns_cookie((void *)s);
 	if (!member_of(slot_in_force(), sk, netns, &me) || (me.flags & MEMBER_AUDIT)) return;
 	struct listener key = { .netns = netns, .identity = me.identity, .port = s->local_port, .asked = ops_local(s) };
-	bool hidden = false;
+	struct addr home = key.asked;
+	__u32 flags = 0;
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
 	if (n && (n->flags & REWRITTEN)) {
 		key.asked = n->asked;
-		hidden = (n->flags & HIDDEN) != 0;
+		flags = CANDIDATE_REWRITTEN | ((n->flags & HIDDEN) ? CANDIDATE_HIDDEN : 0);
 	}
 	bool four = s->family == AF_INET || is_v4(&key.asked);
 	if (!four && is_wildcard(&key.asked)) {
-		register_listener(s, &key, hidden);
+		register_listener(s, &key, &home, flags);
 		if (v6only_sock(sk)) return;
 		key.asked.w[2] = 0xffff;
 	}
-	register_listener(s, &key, hidden);
+	register_listener(s, &key, &home, flags);
 }
 
 static __always_inline void begin_to_connect(ops_t *s)
@@ -347,10 +376,11 @@ static __always_inline void begin_to_connect(ops_t *s)
 	if (!sk) return;
 	__u64 netns = bpf_get_netns_cookie((void *)s);
 	__u16 port = bpf_ntohl(s->remote_port);
-	if (!candidate_at(netns, port, 0)) return;
+	struct client_key k = { .netns = netns, .to = ops_remote(s), .from_port = s->local_port, .to_port = port };
+	if (!must_choose(netns, port, &k.to)) return;
+	k.from = ops_local(s);
 	struct who me = {};
 	member_of(slot_in_force(), sk, netns, &me);
-	struct client_key k = { .netns = netns, .from = ops_local(s), .to = ops_remote(s), .from_port = s->local_port, .to_port = port };
 	struct client c = { .identity = me.identity, .source = me.source };
 	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, 0);
 	if (n && (n->flags & MEETS_UNSTEERED)) c.flags = CLIENT_MEETS_UNSTEERED;
@@ -372,7 +402,8 @@ SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
 	if (ctx->protocol != IPPROTO_TCP || ctx->ingress_ifindex == 0) return SK_PASS;
 	struct pick p = { .netns = own_netns };
 	p.q.port = ctx->local_port;
-	if (!candidate_at(own_netns, p.q.port, 0)) return SK_PASS;
+	struct candidate *first = candidate_at(own_netns, p.q.port, 0);
+	if (!first || !(first->flags & (CANDIDATE_OTHERS | CANDIDATE_REWRITTEN))) return SK_PASS;
 	if (ctx->family == AF_INET) {
 		p.q.local = mapped(ctx->local_ip4);
 		p.q.peer = mapped(ctx->remote_ip4);
@@ -382,6 +413,7 @@ SEC("sk_lookup") int sockns_lookup(volatile struct bpf_sk_lookup *ctx)
 		p.q.local = l;
 		p.q.peer = r;
 	}
+	if (!(first->flags & CANDIDATE_OTHERS) && same_addr(&first->home, &p.q.local)) return SK_PASS;
 	p.q.slot = slot_in_force();
 	p.q.protocol = BIT_TCP;
 	p.q.local_known = p.q.peer_known = true;

@@ -679,8 +679,13 @@ static __always_inline bool home(const struct policy *p, const struct sweep *s, 
 	return out->rewrite;
 }
 
-static __always_inline int keep_asked(struct note *n, const struct addr *asked, const struct decided *d)
+static __always_inline int keep_asked(struct bpf_sock *sk, const struct addr *asked, struct decided *d)
 {
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!n) {
+		d->rewrite = false;
+		return 0;
+	}
 	n->flags |= REWRITTEN;
 	if (d->hidden) n->flags |= HIDDEN;
 	n->asked = *asked;
@@ -728,10 +733,12 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 			report(ctx, &q, HOOK_BIND, LOGGED);
 		}
 	}
-	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!n) return 0;
-	n->flags &= ~(REWRITTEN | HIDDEN);
-	if (q.port) n->flags |= BOUND_PORT;
+	bool noted = q.port && protocol != BIT_TCP; // TCP answers no datagrams: a note is dear
+	struct note *n = bpf_sk_storage_get(&notes, sk, NULL, noted ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	if (n) {
+		n->flags &= ~(REWRITTEN | HIDDEN);
+		if (noted) n->flags |= BOUND_PORT;
+	}
 	if (audit) return 0;
 	bool serves4 = !family6 || is_v4(&asked) || (wildcard && !v6only_sock(sk));
 	bool serves6 = family6 && !is_v4(&asked);
@@ -761,7 +768,7 @@ static __always_inline int decide_bind(ctx_t *ctx, const struct addr *asked_in, 
 	} else if (p->flags & OWNS_ALL) {
 		return 0;
 	}
-	return home(p, &s, slot, hide, steers, out) ? keep_asked(n, &asked, out) : 0;
+	return home(p, &s, slot, hide, steers, out) ? keep_asked(sk, &asked, out) : 0;
 }
 
 SEC("cgroup/bind4") int sockns_bind4(ctx_t *ctx)

@@ -23,6 +23,9 @@ const (
 	chainLeave   = "leave"   // output, not through lo: which policy sends?
 	chainMark    = "sent"    // output through lo: say who sends
 	chainOther   = "other"   // output, neither UDP nor TCP
+
+	chainMarked      = "marked"       // chainNear and chainArrived for packets that have a mark
+	chainLeaveMarked = "leave.marked" // chainLeave for those
 )
 
 // TCP header flags (RFC 9293) that tell the packet that opens a connection.
@@ -44,16 +47,26 @@ const answersSize = 1 << 18
 
 // The names of the maps of one cgroup level.
 func identityMap(level int) string  { return fmt.Sprintf("identity_%d", level) } // cgroup -> identity
-func connectMap(level int) string   { return fmt.Sprintf("connect_%d", level) }  // cgroup -> policy
-func acceptMap(level int) string    { return fmt.Sprintf("accept_%d", level) }   // cgroup -> policy
-func selfMap(level int) string      { return fmt.Sprintf("self_%d", level) }     // sender, cgroup -> policy
+func classMap(level int) string     { return fmt.Sprintf("class_%d", level) }    // cgroup -> class of its policy
+func selfSet(level int) string      { return fmt.Sprintf("self_%d", level) }     // identity, cgroup
 func doorMap(level int) string      { return fmt.Sprintf("door_%d", level) }     // cgroup -> chain held
 func unmanagedSet(level int) string { return fmt.Sprintf("unmanaged_%d", level) }
 func heldChain(level int) string    { return fmt.Sprintf("held_%d", level) }
 
-// namespacesMap maps each identity to its policy's local part. It holds every
-// socket namespace, whether it has members or not.
-const namespacesMap = "namespaces"
+// The maps that lead to policies. Cgroups lead to classes, and classes to
+// chains: no element that comes or goes with a cgroup has a verdict.
+const (
+	// namespacesMap maps each identity to its policy's local part. It holds
+	// every socket namespace, whether it has members or not.
+	namespacesMap = "namespaces"
+	templatesMap  = "templates" // the same for templates, by what the identities of their instances begin with
+	connectsMap   = "connects"  // class -> chain of the list
+	acceptsMap    = "accepts"
+	selvesMap     = "selves"
+)
+
+// classField is the class of a policy in the mark.
+var classField = []nft.Field{{Kind: nft.FieldMark, Mask: classBits}}
 
 func answersSet(family int, timeout time.Duration) string {
 	return fmt.Sprintf("answers%d_%s", family, strings.ReplaceAll(timeout.String(), ".", "_"))
@@ -65,10 +78,13 @@ type assembly struct {
 	table *nft.Table
 	doors []int // levels of doors, deepest first
 	index *Index
+	// policies are those of the namespaces and templates by name.
+	policies  map[string]*chains
+	templates bool // some namespace is one
 }
 
 func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts) (*nft.Table, *Index) {
-	a := &assembly{resolver: r, table: &nft.Table{
+	a := &assembly{resolver: r, policies: policies, table: &nft.Table{
 		Name:    TableName,
 		Comment: TableComment(f.Instance),
 	}}
@@ -158,6 +174,10 @@ func (a *assembly) maps(spaces []*space) {
 			members[m.Level]++
 		}
 	}
+	templates := false
+	for _, s := range spaces {
+		templates = templates || s.source.Each != ""
+	}
 	room := func(n int) []nft.Element { return make([]nft.Element, 0, n) }
 	add := func(s nft.Set) {
 		place[s.Name] = len(a.table.Sets)
@@ -166,17 +186,18 @@ func (a *assembly) maps(spaces []*space) {
 	cgroups, pairs := []nft.Type{nft.TypeCgroup}, []nft.Type{nft.TypeClassID, nft.TypeCgroup}
 	for _, level := range a.deep {
 		add(nft.Set{Name: identityMap(level), Key: cgroups, Data: nft.TypeClassID, Elements: room(members[level])})
-		add(nft.Set{Name: connectMap(level), Key: cgroups, Data: nft.TypeVerdict, Elements: room(members[level])})
-		add(nft.Set{Name: acceptMap(level), Key: cgroups, Data: nft.TypeVerdict, Elements: room(members[level])})
-		add(nft.Set{Name: selfMap(level), Key: pairs, Data: nft.TypeVerdict, Linger: true, Elements: room(members[level])})
+		add(nft.Set{Name: classMap(level), Key: cgroups, Data: nft.TypeMark, Elements: room(members[level])})
+		add(nft.Set{Name: selfSet(level), Key: pairs, Linger: true, Elements: room(members[level])})
+	}
+	for _, set := range a.classSets(spaces) {
+		add(set)
 	}
 	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true, Elements: room(len(spaces)),
 		Comment: "the connecting end's policy, by the identity that the packet carries over lo"})
-	for i := range a.policy.SocketNamespaces {
-		n := &a.policy.SocketNamespaces[i]
-		if set := a.index.policies[n.Name].instances; set != "" && n.Device == a.device {
-			add(nft.Set{Name: set, Key: []nft.Type{nft.TypeClassID}, Linger: true, Comment: "the instances of " + n.Name})
-		}
+	if templates {
+		a.templates = true
+		add(nft.Set{Name: templatesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true,
+			Comment: "the same for the instances of templates, by what their identities begin with"})
 	}
 	for _, set := range a.reportSets() {
 		add(set)
@@ -204,6 +225,35 @@ func (a *assembly) maps(spaces []*space) {
 			}
 		}
 	}
+}
+
+// classSets makes the maps that lead from the classes of policies to their lists.
+func (a *assembly) classSets(spaces []*space) []nft.Set {
+	sets := []nft.Set{
+		{Name: connectsMap, Comment: "from the class of a policy to its connect list"},
+		{Name: acceptsMap, Comment: "to its accept list"},
+		{Name: selvesMap, Comment: "to what it says of packets from one of its sockets to another"},
+	}
+	for i := range sets {
+		sets[i].Key, sets[i].Data, sets[i].Linger = []nft.Type{nft.TypeMark}, nft.TypeVerdict, true
+	}
+	seen := make(map[string]bool)
+	for _, s := range spaces {
+		ref, free := a.index.policies[s.source.Name], a.policies[s.source.Name].selfFree
+		if seen[ref.name] {
+			continue
+		}
+		seen[ref.name] = true
+		self := ref.chain(partSelf)
+		if free {
+			self = chainDone
+		}
+		for i, chain := range []string{ref.chain(partConnect), ref.chain(partAccept), self} {
+			sets[i].Elements = append(sets[i].Elements, nft.Element{
+				Key: []nft.Value{markValue(ref.class)}, Verdict: jumpTo(nft.VerdictGoto, chain)})
+		}
+	}
+	return sets
 }
 
 // eachSetMatch visits the matches of sets that policies have.
@@ -298,6 +348,7 @@ func (a *assembly) sharedSets(policies map[string]*chains) {
 		}
 		a.table.Sets = append(a.table.Sets, pairs)
 	}
+	a.table.Sets = append(a.table.Sets, keptSet)
 }
 
 // localAddresses returns those that the device namespace has, and the single
@@ -349,27 +400,31 @@ var accept = nft.Verdict{Kind: nft.VerdictAccept}
 
 // endings makes the chains that policies end in.
 func (a *assembly) endings() {
-	var answers, remember []nft.Rule
+	var answers, kept, remember []nft.Rule
 	for _, f := range families {
 		set := answersSet(f.number, a.policy.UDPTimeout)
-		answers = append(answers, ruleOf(nft.MatchSet{Set: set, Key: []nft.Field{
-			{Kind: f.source}, {Kind: nft.FieldSport}, {Kind: f.dest}, {Kind: nft.FieldDport}}}, accept))
+		answer := nft.MatchSet{Set: set, Key: []nft.Field{
+			{Kind: f.source}, {Kind: nft.FieldSport}, {Kind: f.dest}, {Kind: nft.FieldDport}}}
+		answers = append(answers, ruleOf(answer, noMark, nft.SetMark{}, accept))
+		kept = append(kept, ruleOf(answer, markBack, accept))
 		remember = append(remember, ruleOf(nft.Update{Set: set, Key: []nft.Field{
 			{Kind: f.dest}, {Kind: nft.FieldDport}, {Kind: f.source}, {Kind: nft.FieldSport}}}, accept))
 	}
+	answers = slices.Concat(answers, []nft.Rule{ruleOf(noMark, nft.Verdict{Kind: nft.VerdictReturn})}, kept)
 	remember = append(remember, ruleOf(accept))
-	sender := ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})
+	sender, restore := a.sender(), restoreMark()
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
-	a.chain(chainPass, "allowed; the answer to a datagram may come back",
-		append([]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember...)...)
+	a.chain(chainDone, "allowed; the mark is what it was", append(restore, ruleOf(accept))...)
+	a.chain(chainPass, "allowed; the answer to a datagram may come back", slices.Concat(restore,
+		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember)...)
 	a.chain(chainAdmit, "the accepting end allows: what does the connecting end say?",
-		sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
-	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(accept))
-	a.chain(chainAdmit+transports{udp: true}.suffix(), "", append([]nft.Rule{sender}, remember...)...)
+		append(sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))...)
+	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", slices.Concat(sender, restore, []nft.Rule{ruleOf(accept)})...)
+	a.chain(chainAdmit+transports{udp: true}.suffix(), "", slices.Concat(sender, restore, remember)...)
 	// In each policy it would be bound to the map thousands of times, and the
 	// kernel walks the list of a map's rules for each that is added (nf_tables_bind_set).
 	if len(a.deep) > 0 {
-		a.chain(chainSame, "both ends in one namespace: by its own rules", ruleOf(sameVMap(a.deep[0])))
+		a.chain(chainSame, "both ends in one namespace: by its own rules", sameRule(a.deep[0]))
 	}
 	a.chain(chainWhose, "the priority becomes the identity of the socket that sends (in output) or receives (in input)", a.whose()...)
 }
@@ -387,20 +442,20 @@ var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value
 
 // outputChains makes the base chain of output and what it leads to.
 func (a *assembly) outputChains() {
-	leave := make([]nft.Rule, 0, len(a.deep)+len(a.doors))
+	leave := slices.Concat([]nft.Rule{ruleOf(anyMark, jumpTo(nft.VerdictGoto, chainLeaveMarked))}, a.policyRules(connectsMap, false))
+	marked := slices.Concat(keepMark(), a.policyRules(connectsMap, true))
 	var mark []nft.Rule
-	for _, l := range a.deep {
-		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: connectMap(l)}))
-	}
 	for _, l := range a.deep {
 		mark = append(mark, ruleOf(nft.SetPriorityMap{Key: cgroupKey(l), Map: identityMap(l)}, accept))
 	}
 	mark = append(mark, ruleOf(nft.SetPriority{Value: unmanagedIdentity}))
 	for _, l := range a.doors {
-		leave = append(leave, ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
-		mark = append(mark, ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)}))
+		held := ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)})
+		leave, marked, mark = append(leave, held), append(marked, held), append(mark, held)
 	}
 	a.chain(chainLeave, "sent, not through lo: by whom?", append(leave, ruleOf(accept))...)
+	a.chain(chainLeaveMarked, "the same for packets that have a mark",
+		append(marked, ruleOf(nft.SetMark{Value: markKept}, jumpTo(nft.VerdictGoto, chainDone)))...)
 	a.chain(chainMark, "sent through lo: tell the receiving end by whom", append(mark, ruleOf(accept))...)
 	a.chain(chainOther, "pings and SCTP are decided on the packet that begins them, UDP-Lite on each; the kernel's own ICMP passes",
 		ruleOf(protocolTerm(protoTCP)[0], nft.Verdict{Kind: nft.VerdictReturn}),
@@ -423,34 +478,38 @@ func (a *assembly) outputChains() {
 
 // inputChains makes the base chain of input and what it leads to.
 func (a *assembly) inputChains() {
-	var arrived, near []nft.Rule
-	arrived = append(arrived,
-		ruleOf(nft.SetPriority{Value: remoteIdentity}),
-		ruleOf(nft.MatchMeta{Key: nft.MetaPktType, Value: pktLoopback}, nft.SetPriority{Value: loopedIdentity}))
-	// Whether the receiver is in the sender's own namespace is asked by policies
-	// when they need to know (questions.go). That is sure at the deepest level
-	// alone: a cgroup of another may be the parent of the receiver's namespace.
-	for i, l := range a.deep {
-		if i > 0 {
-			near = append(near, ruleOf(sameVMap(l)))
+	elsewhere := nft.MatchMeta{Key: nft.MetaIIF, Not: true, Value: nft.Loopback}
+	remote := func(term ...nft.Statement) []nft.Rule { // the priority of what was not sent through lo
+		return []nft.Rule{
+			ruleOf(append(term, nft.SetPriority{Value: remoteIdentity})...),
+			ruleOf(append(term, nft.MatchMeta{Key: nft.MetaPktType, Value: pktLoopback}, nft.SetPriority{Value: loopedIdentity})...),
 		}
-		byCgroup := ruleOf(nft.VMap{Key: cgroupKey(l), Map: acceptMap(l)})
-		near = append(near, byCgroup)
-		arrived = append(arrived, byCgroup)
 	}
+	arrived := append(remote(), a.policyRules(acceptsMap, false)...)
+	near := a.policyRules(acceptsMap, false, sameRule)
+	// One chain and not one for each: from another they would be too deep.
+	marked := slices.Concat(
+		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoTCP}, nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)},
+		keepMark(), remote(elsewhere), a.policyRules(acceptsMap, true, sameRule))
 	for _, l := range a.doors {
 		held := ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)})
-		near = append(near, held)
-		arrived = append(arrived, held)
+		near, arrived, marked = append(near, held), append(arrived, held), append(marked, held)
 	}
-	near = append(near,
-		ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, accept),
-		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers)),
-		ruleOf(jumpTo(nft.VerdictGoto, chainAdmit)))
-	a.chain(chainNear, "from lo: the priority says who sent it", near...)
+	done := jumpTo(nft.VerdictGoto, chainDone)
+	marked = append(marked, ruleOf(nft.SetMark{Value: markKept}), ruleOf(elsewhere, done))
+	toUnmanaged := func(pass nft.Statement) []nft.Rule {
+		return []nft.Rule{
+			ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, pass),
+			ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers)),
+			ruleOf(jumpTo(nft.VerdictGoto, chainAdmit)),
+		}
+	}
+	a.chain(chainNear, "from lo: the priority says who sent it", append(near, toUnmanaged(accept)...)...)
 	a.chain(chainArrived, "for whom?", append(arrived, ruleOf(accept))...)
+	a.chain(chainMarked, "both for packets that have a mark", append(marked, toUnmanaged(done)...)...)
 	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainInput, Base: &nft.Base{Hook: nft.HookInput}, Rules: []nft.Rule{
 		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
+		ruleOf(anyMark, jumpTo(nft.VerdictGoto, chainMarked)),
 		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainNear)),
 		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainNear)),
 		ruleOf(protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainArrived)),

@@ -72,13 +72,10 @@ func owners(t *nft.Table) map[string]owner {
 		return all
 	}
 	for i := range t.Sets {
-		if t.Sets[i].Name != namespacesMap {
+		if name := t.Sets[i].Name; name != namespacesMap && name != templatesMap {
 			continue
 		}
-		for _, e := range t.Sets[i].Elements {
-			if templateOf(e.Comment) != e.Comment {
-				continue // an instance is counted under its template
-			}
+		for _, e := range t.Sets[i].Elements { // an instance is counted under its template
 			policy, _ := policyOf(e.Verdict.Chain)
 			o, known := all[policy]
 			o.shared = known

@@ -18,7 +18,7 @@ func (c Cost) plus(o Cost) Cost {
 	return Cost{c.Rules + o.Rules, c.Lookups + o.Lookups, c.Nanoseconds + o.Nanoseconds}
 }
 
-// NamespaceCost is what packets of one socket namespace or instance cost at
+// NamespaceCost is what packets, without a mark of their own, of one socket namespace or instance cost at
 // worst, by where its rules are asked. A packet over lo is asked about twice in
 // input: at the accepting end's Accept and at the connecting end's Local.
 type NamespaceCost struct {
@@ -104,6 +104,9 @@ func (p *pricer) chain(name string) Cost {
 		if ok && v.Kind == nft.VerdictJump {
 			sum = sum.plus(next) // and back
 		}
+		if ok && r.Statements[0] == nft.Statement(noMark) {
+			break
+		}
 	}
 	p.known[name] = worst
 	return worst
@@ -123,6 +126,10 @@ func (p *pricer) rule(r nft.Rule) Cost {
 		}
 	}
 	for _, s := range r.Statements {
+		if s == nft.Statement(anyMark) {
+			c.Nanoseconds += costCompare
+			break
+		}
 		switch s := s.(type) {
 		case nft.MatchSet:
 			if n, is := p.intervals[s.Set]; is {
@@ -142,7 +149,7 @@ func (p *pricer) rule(r nft.Rule) Cost {
 		case nft.Update:
 			c.Lookups++
 			c.Nanoseconds += costUpdate
-		case nft.Verdict, nft.Counter, nft.SetPriority, nft.SetMark:
+		case nft.Verdict, nft.Counter, nft.SetPriority, nft.SetMark, nft.SetMarkBits:
 			c.Nanoseconds += costWrite
 		default:
 			c.Nanoseconds += costCompare

@@ -71,17 +71,26 @@ func Describe(t *nft.Table) []Described {
 	}
 	words := wordsOfPolicies(t)
 	var out []Described
+	var instances []Described
+	policies := make(map[string]string) // of namespaces and templates
 	members := make(map[string][]string)
 	for _, s := range t.Sets {
 		switch {
-		case s.Name == namespacesMap:
+		case s.Name == namespacesMap || s.Name == templatesMap:
 			for _, e := range s.Elements {
 				policy, _ := policyOf(e.Verdict.Chain)
 				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), Policy: policy}
-				if w := words[policy]; w != nil && templateOf(e.Comment) == e.Comment {
+				if w := words[policy]; w != nil {
 					d.Rules, d.Counters, d.AuditSince = w.rules, w.counters, w.auditSince
 				}
+				policies[d.Name] = policy
 				out = append(out, d)
+			}
+		case s.Name == marksMap:
+			for _, e := range s.Elements {
+				if e.Comment != "" {
+					instances = append(instances, Described{Name: e.Comment, Identity: uint32(e.Key[0].Num)})
+				}
 			}
 		case strings.HasPrefix(s.Name, "identity_"):
 			for _, e := range s.Elements {
@@ -89,6 +98,10 @@ func Describe(t *nft.Table) []Described {
 				members[name] = append(members[name], path)
 			}
 		}
+	}
+	for _, d := range instances {
+		d.Policy = policies[templateOf(d.Name)]
+		out = append(out, d)
 	}
 	for i := range out {
 		out[i].Members = members[out[i].Name]

@@ -16,6 +16,23 @@ const (
 	firstIdentity     uint32 = 0x100
 )
 
+// The identity of an instance of a template begins with the template's, so that
+// one element of a map and one match stand for all instances, and a new one
+// needs no verdict.
+const (
+	instanceBit   uint32 = 1 << 31
+	instanceShift        = 22 // bits that tell the instances of a template apart
+	templateMask         = ^uint32(1<<instanceShift - 1)
+)
+
+// The classes number policies as identities number namespaces: skb->mark is the
+// class of the socket's policy while a packet is in the table. What has markKept
+// set says that the mark which the packet came with is kept aside.
+const (
+	classBits        = 1<<31 - 1
+	markKept  uint32 = 1 << 31
+)
+
 // space is a socket namespace of one device namespace as the kernel gets it: a
 // namespace of the policy, an instance of a template, or a template itself,
 // which has no members but keeps its chains loaded for instances to come.
@@ -83,25 +100,76 @@ func templateOf(name string) string {
 // stays the same when others come and go; the few that collide move on to
 // the next free one in the order of their names.
 func identities(spaces []*space) map[string]uint32 {
-	names := make([]string, len(spaces))
-	for i, s := range spaces {
-		names[i] = s.name
-	}
-	sort.Strings(names)
-	ids := make(map[string]uint32, len(names))
-	taken := make(map[uint32]bool, len(names))
-	for _, name := range names {
-		id := identityOf(name)
-		for id < firstIdentity || taken[id] {
-			id++
+	var templates, names, instances []string
+	for _, s := range spaces {
+		switch {
+		case s.name != s.source.Name:
+			instances = append(instances, s.name)
+		case s.source.Each != "":
+			templates = append(templates, s.name)
+		default:
+			names = append(names, s.name)
 		}
-		taken[id], ids[name] = true, id
 	}
+	ids := make(map[string]uint32, len(spaces))
+	number(ids, templates, func(name string, try uint32) uint32 {
+		return instanceBit | (hashOf(name)+try)<<instanceShift
+	})
+	number(ids, names, func(name string, try uint32) uint32 {
+		return firstIdentity + (hashOf(name)+try)%(instanceBit-firstIdentity)
+	})
+	number(ids, instances, func(name string, try uint32) uint32 {
+		return instanceIdentity(ids[templateOf(name)], name, try)
+	})
 	return ids
 }
 
-// identityOf returns the identity that a name asks for.
-func identityOf(name string) uint32 {
+// classes numbers the policies of namespaces and templates. Where policies are
+// shared, what has other rules has another class; where each namespace has its
+// own, the class stays.
+func classes(policies map[string]*chains, shared bool) map[string]uint32 {
+	byKey := make(map[string]uint32, len(policies))
+	key := func(name string, c *chains) string {
+		if shared {
+			return c.name
+		}
+		return name
+	}
+	var keys []string
+	for name, c := range policies {
+		if k := key(name, c); byKey[k] == 0 {
+			byKey[k] = 1
+			keys = append(keys, k)
+		}
+	}
+	number(byKey, keys, func(k string, try uint32) uint32 { return 1 + (hashOf(k)+try)%classBits })
+	numbers := make(map[string]uint32, len(policies))
+	for name, c := range policies {
+		numbers[name] = byKey[key(name, c)]
+	}
+	return numbers
+}
+
+// number gives each name the first number that is not taken.
+func number(numbers map[string]uint32, names []string, attempt func(name string, try uint32) uint32) {
+	sort.Strings(names)
+	taken := make(map[uint32]bool, len(names))
+	for _, name := range names {
+		try := uint32(0)
+		for taken[attempt(name, try)] {
+			try++
+		}
+		numbers[name] = attempt(name, try)
+		taken[numbers[name]] = true
+	}
+}
+
+// instanceIdentity returns an identity that the name of an instance asks for.
+func instanceIdentity(template uint32, name string, try uint32) uint32 {
+	return template | (1 + (hashOf(name)+try)%(1<<instanceShift-1))
+}
+
+func hashOf(name string) uint32 {
 	h := fnv.New32a()
 	h.Write([]byte(name))
 	return h.Sum32()

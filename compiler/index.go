@@ -28,10 +28,8 @@ type Index struct {
 // policyRef is what elements need of a compiled policy: an index lives long,
 // and the chains are big.
 type policyRef struct {
-	name     string
-	selfFree bool
-	// instances names the set of the template's instances; empty if no rule asks for it.
-	instances string
+	name  string
+	class uint32
 	// countedUnder is the first namespace that has the chains.
 	countedUnder string
 }
@@ -48,8 +46,8 @@ func (ix *Index) Serves(name string, level int) bool {
 	if _, known := ix.ids[name]; known {
 		return true
 	}
-	_, taken := ix.names[identityOf(name)]
-	return !taken && identityOf(name) >= firstIdentity
+	_, taken := ix.names[ix.id(name)]
+	return !taken
 }
 
 func (ix *Index) has(level int) bool {
@@ -61,34 +59,33 @@ func (ix *Index) has(level int) bool {
 // even if there are none.
 func (ix *Index) Permanent(level int) bool { return ix.levels[level] }
 
-// Namespace returns the elements of a socket namespace or instance itself.
+// Namespace returns the elements of a socket namespace, template or instance
+// itself. Those of an instance have no verdicts.
 func (ix *Index) Namespace(name string) []Placed {
-	ref := ix.policies[templateOf(name)]
-	id := identityValue(ix.id(name))
-	comment := fit(name, commentMax)
-	list := []Placed{{namespacesMap, nft.Element{
-		Key:     []nft.Value{id},
-		Verdict: jumpTo(nft.VerdictJump, ref.chain(partLocal)),
-		Comment: comment,
-	}}, {marksMap, nft.Element{Key: []nft.Value{id}, Data: markValue(ix.id(name))}}}
-	if ref.instances != "" && name != templateOf(name) {
-		list = append(list, Placed{ref.instances, nft.Element{Key: []nft.Value{id}, Comment: comment}})
+	id := ix.id(name)
+	key, comment := []nft.Value{identityValue(id)}, fit(name, commentMax)
+	if name != templateOf(name) {
+		return []Placed{{marksMap, nft.Element{Key: key, Data: markValue(id), Comment: comment}}}
 	}
-	return list
-}
-
-// Member returns the elements of a cgroup of a socket namespace or instance.
-func (ix *Index) Member(m Member) []Placed {
-	ref, id, key := ix.policies[templateOf(m.Namespace)], identityValue(ix.id(m.Namespace)), cgroupValue(m.ID, m.Path)
-	self := nft.Verdict{Kind: nft.VerdictAccept}
-	if !ref.selfFree {
-		self = jumpTo(nft.VerdictGoto, ref.chain(partSelf))
+	local := jumpTo(nft.VerdictJump, ix.policies[name].chain(partLocal))
+	if id&instanceBit != 0 {
+		return []Placed{{templatesMap, nft.Element{Key: key, Verdict: local, Comment: comment}}}
 	}
 	return []Placed{
+		{namespacesMap, nft.Element{Key: key, Verdict: local, Comment: comment}},
+		{marksMap, nft.Element{Key: key, Data: markValue(id)}},
+	}
+}
+
+// Member returns the elements of a cgroup of a socket namespace or instance. They
+// have no verdicts: one that jumps makes the kernel validate the whole table
+// (nft_table_validate), which takes milliseconds where there are thousands.
+func (ix *Index) Member(m Member) []Placed {
+	class, id, key := ix.policies[templateOf(m.Namespace)].class, identityValue(ix.id(m.Namespace)), cgroupValue(m.ID, m.Path)
+	return []Placed{
 		{identityMap(m.Level), nft.Element{Key: []nft.Value{key}, Data: id, Comment: fit(m.Namespace+" "+m.Path, commentMax)}},
-		{connectMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, ref.chain(partConnect))}},
-		{acceptMap(m.Level), nft.Element{Key: []nft.Value{key}, Verdict: jumpTo(nft.VerdictGoto, ref.chain(partAccept))}},
-		{selfMap(m.Level), nft.Element{Key: []nft.Value{id, key}, Verdict: self}},
+		{classMap(m.Level), nft.Element{Key: []nft.Value{key}, Data: markValue(class)}},
+		{selfSet(m.Level), nft.Element{Key: []nft.Value{id, key}}},
 	}
 }
 
@@ -139,7 +136,7 @@ func (ix *Index) id(name string) uint32 {
 	if id, ok := ix.ids[name]; ok {
 		return id
 	}
-	return identityOf(name)
+	return instanceIdentity(ix.ids[templateOf(name)], name, 0)
 }
 
 func newIndex(r *resolver, policies map[string]*chains, levels []int, always map[int]bool) *Index {
@@ -155,18 +152,9 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 	for _, l := range levels {
 		ix.levels[l] = always[l]
 	}
-	named := make(map[string]bool)
-	eachSetMatch(policies, func(s nft.Statement) {
-		if m, ok := s.(nft.MatchSet); ok {
-			named[m.Set] = true
-		}
-	})
+	numbers := classes(policies, r.passes.has(PassShare))
 	for name, c := range policies {
-		ref := policyRef{name: c.name, selfFree: c.selfFree}
-		if set := instanceSet(name); r.names[name].Each != "" && named[set] {
-			ref.instances = set
-		}
-		ix.policies[name] = ref
+		ix.policies[name] = policyRef{name: c.name, class: numbers[name]}
 	}
 	first := make(map[string]string) // by the name of the chains
 	for _, name := range slices.Sorted(maps.Keys(policies)) {

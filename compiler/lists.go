@@ -263,13 +263,10 @@ func (r *resolver) identityTerm(name string) term {
 		return nil
 	}
 	if n.Each != "" {
-		return term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldPriority}}, Set: instanceSet(name)}}
+		return term{nft.MatchMeta{Key: nft.MetaPriority, Mask: templateMask, Value: r.ids[name]}}
 	}
 	return priorityTerm(r.ids[name])
 }
-
-// instanceSet names the set that holds the identities of a template's instances.
-func instanceSet(template string) string { return "instances." + template }
 
 // localTerms returns the matches for a rule's local addresses. ownChecked says
 // that the packet's local address is known to be one of the namespace's own.

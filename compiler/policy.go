@@ -10,6 +10,7 @@ import (
 // The chains that all policies end in; see assemble.go.
 const (
 	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
+	chainDone    = "done"    // accept
 	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
 	chainAnswers = "answers" // accept the answer to a datagram that passed
 	chainSame    = "same"    // packets between two sockets of one namespace: by its own rules
@@ -142,7 +143,7 @@ func (l *lowering) self() *emitter {
 	e := newEmitter(partSelf)
 	e.flat = true // the longest way of all ends here
 	if t, some := free.term(anyTransport); some {
-		e.rule("", append(t, accept)...)
+		e.rule("", append(t, jumpTo(nft.VerdictGoto, chainDone))...)
 	}
 	if !free.udp {
 		e.rule("", append(protocolTerm(protoUDP), jumpTo(nft.VerdictJump, chainAnswers))...)

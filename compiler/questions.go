@@ -85,10 +85,12 @@ func (l *lowering) ask(e *emitter, of transports, why reason) {
 	l.lost = of.and(q.receivers) != (transports{})
 }
 
-// sameVMap asks whether sender and receiver are in one namespace that has the
+// sameRule asks whether sender and receiver are in one namespace that has the
 // receiver's cgroup of a level: that namespace's own rules decide then.
-func sameVMap(level int) nft.Statement {
-	return nft.VMap{Key: []nft.Field{priorityField, cgroupKey(level)[0]}, Map: selfMap(level)}
+func sameRule(level int) nft.Rule {
+	return ruleOf(
+		nft.MatchSet{Key: []nft.Field{priorityField, cgroupKey(level)[0]}, Set: selfSet(level)},
+		nft.VMap{Key: classField, Map: selvesMap})
 }
 
 // askFor asks what a rule of a connect or accept list needs to know.

@@ -228,7 +228,6 @@ func (d *decoding) ranged() expr {
 
 func (d *decoding) bitwise() expr {
 	e := expr{kind: exprBitwise}
-	var xor [16]byte
 	dreg, size, n, m := uint8(0), uint32(0), uint8(0), uint8(0)
 	for d.next() {
 		switch d.typ {
@@ -241,14 +240,14 @@ func (d *decoding) bitwise() expr {
 		case unix.NFTA_BITWISE_MASK:
 			n = d.fill(&e.mask)
 		case unix.NFTA_BITWISE_XOR:
-			m = d.fill(&xor)
+			m = d.fill(&e.data)
 		case attrBitwiseOp:
 			d.is(d.u32() == 0) // NFT_BITWISE_BOOL
 		default:
 			d.is(false)
 		}
 	}
-	d.is(dreg == e.reg && size == uint32(n) && n == m && xor == [16]byte{})
+	d.is(dreg == e.reg && size == uint32(n) && n == m)
 	e.n = n
 	return e
 }
@@ -286,6 +285,8 @@ func (d *decoding) dynset() expr {
 		switch d.typ {
 		case unix.NFTA_DYNSET_SREG_KEY:
 			e.reg = d.reg()
+		case unix.NFTA_DYNSET_SREG_DATA:
+			e.dreg = d.reg()
 		case unix.NFTA_DYNSET_OP:
 			d.is(d.u32() == unix.NFT_DYNSET_OP_UPDATE)
 		case unix.NFTA_DYNSET_SET_NAME:

@@ -138,12 +138,11 @@ func (w *wire) expressionData(e *expr) {
 		w.value(unix.NFTA_RANGE_FROM_DATA, e.data[:e.n])
 		w.value(unix.NFTA_RANGE_TO_DATA, e.mask[:e.n])
 	case exprBitwise:
-		var xor [16]byte
 		w.u32(unix.NFTA_BITWISE_SREG, register(e.reg))
 		w.u32(unix.NFTA_BITWISE_DREG, register(e.reg))
 		w.u32(unix.NFTA_BITWISE_LEN, uint32(e.n))
 		w.value(unix.NFTA_BITWISE_MASK, e.mask[:e.n])
-		w.value(unix.NFTA_BITWISE_XOR, xor[:e.n])
+		w.value(unix.NFTA_BITWISE_XOR, e.data[:e.n])
 	case exprLookup:
 		w.u32(unix.NFTA_LOOKUP_SREG, register(e.reg))
 		w.str(unix.NFTA_LOOKUP_SET, e.name)
@@ -160,6 +159,9 @@ func (w *wire) expressionData(e *expr) {
 		w.str(unix.NFTA_LOOKUP_SET, e.name)
 	case exprUpdate:
 		w.u32(unix.NFTA_DYNSET_SREG_KEY, register(e.reg))
+		if e.dreg != 0 {
+			w.u32(unix.NFTA_DYNSET_SREG_DATA, register(e.dreg))
+		}
 		w.u32(unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE)
 		w.str(unix.NFTA_DYNSET_SET_NAME, e.name)
 		if e.a != 0 {

@@ -10,7 +10,7 @@ type expr struct {
 	kind exprKind
 	op   uint8 // cmp, range: the operator; lookup: whether inverted
 	reg  uint8 // register read, or written by loads; lookup and immediate with data: see dreg
-	dreg uint8 // lookup in a map: register written
+	dreg uint8 // lookup in a map: register written; dynset: register of the data, 0 if there is none
 	n    uint8 // length of data and mask
 
 	key uint32 // meta, socket: the key; payload: the base; limit: the burst; reject: the type
@@ -18,7 +18,7 @@ type expr struct {
 	len uint32 // payload: the length; dynset: the limit's burst; log: the group
 
 	data [16]byte // cmp, immediate: the value; range: the first
-	mask [16]byte // bitwise: the mask; range: the last
+	mask [16]byte // bitwise: the mask, data being what is added; range: the last
 	name string   // lookup, dynset: the set; verdict: the chain; log: the prefix; foreign: the name
 
 	a, b uint64 // counter: packets and bytes; limit, dynset: the rate

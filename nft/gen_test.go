@@ -75,8 +75,12 @@ func genMeta() *rapid.Generator[MatchMeta] {
 			m.Value = rapid.SampledFrom([]uint32{nfprotoIPv4, nfprotoIPv6}).Draw(t, "nfproto")
 		case MetaPktType:
 			m.Value = uint32(rapid.IntRange(0, 6).Draw(t, "pkttype"))
-		case MetaPriority:
-			m.Value = genClassID().Draw(t, "priority")
+		case MetaPriority, MetaMark:
+			m.Value = genClassID().Draw(t, "bits")
+			if rapid.Bool().Draw(t, "masked") {
+				m.Mask = rapid.SampledFrom([]uint32{0x80000000, 0xffc00000, 0x7fffffff}).Draw(t, "mask")
+				m.Value &= m.Mask
+			}
 		default:
 			m.Value = uint32(rapid.IntRange(1, 9).Draw(t, "interface"))
 		}
@@ -115,11 +119,22 @@ func genKey() *rapid.Generator[[]Field] {
 			size += words(info.size)
 			key = append(key, f)
 		}
+		if len(key) == 1 && key[0].Type().maskable() && rapid.Bool().Draw(t, "masked") {
+			key[0].Mask = rapid.SampledFrom([]uint32{0x80000000, 0xffc00000, 0x7fffffff}).Draw(t, "mask")
+		}
 		if key == nil {
 			key = []Field{{Kind: FieldDport}}
 		}
 		return key
 	})
+}
+
+func keyWords(key []Field) (n int) {
+	for _, f := range key {
+		info, _ := f.Type().info()
+		n += words(info.size)
+	}
+	return n
 }
 
 var genChainName = rapid.SampledFrom([]string{"web", "prod.web", "x-y", "a_b"})
@@ -137,7 +152,7 @@ func genVerdict() *rapid.Generator[Verdict] {
 func genStatement() *rapid.Generator[Statement] {
 	return rapid.Custom(func(t *rapid.T) Statement {
 		not := rapid.Bool().Draw(t, "not")
-		switch rapid.IntRange(0, 16).Draw(t, "statement") {
+		switch rapid.IntRange(0, 18).Draw(t, "statement") {
 		case 0:
 			return genMeta().Draw(t, "meta")
 		case 1:
@@ -188,6 +203,17 @@ func genStatement() *rapid.Generator[Statement] {
 		case 15:
 			key := genKey().Draw(t, "key")
 			return SetMarkMap{Key: key, Map: setFor("m", key)}
+		case 16:
+			return SetMarkBits{Bits: rapid.Uint32Range(1, 1<<32-2).Draw(t, "bits")}
+		case 17:
+			key := genKey().Draw(t, "key")
+			if keyWords(key) > dataRegister {
+				key = key[:1]
+			}
+			if rapid.Bool().Draw(t, "iif") {
+				key = append([]Field{{Kind: FieldIIF}}, Field{Kind: FieldSport}, Field{Kind: FieldDport})
+			}
+			return Update{Key: key, Set: setFor("um", key), Mark: true}
 		}
 		return MatchMeta{Key: MetaL4Proto, Value: unix.IPPROTO_TCP}
 	})
@@ -357,6 +383,9 @@ func (tab *Table) addSetOf(t *rapid.T, s Statement) {
 		set.Name, key, set.Data = s.Map, s.Key, TypeMark
 	case Update:
 		set.Name, key, set.Dynamic, set.Timeout, set.Size = s.Set, s.Key, true, 90500*time.Millisecond, 100
+		if s.Mark {
+			set.Data = TypeMark
+		}
 	default:
 		return
 	}

@@ -10,7 +10,7 @@ import (
 func init() {
 	for _, s := range []Statement{
 		MatchMeta{}, MatchAddress{}, MatchPort{}, MatchICMP{}, MatchTCPFlags{}, MatchSCTPInit{}, MatchSet{}, VMap{},
-		SetPriority{}, SetPriorityMap{}, SetMark{}, SetMarkMap{}, Update{}, Counter{}, Limit{}, Log{}, Verdict{}, Reject{}, Foreign{},
+		SetPriority{}, SetPriorityMap{}, SetMark{}, SetMarkMap{}, SetMarkBits{}, Update{}, Counter{}, Limit{}, Log{}, Verdict{}, Reject{}, Foreign{},
 	} {
 		gob.Register(s)
 	}

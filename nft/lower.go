@@ -117,8 +117,18 @@ func (l *lowering) statement(s Statement) error {
 		binary.NativeEndian.PutUint32(e.data[:], s.Value)
 		l.emit(e)
 		l.emit(expr{kind: exprMetaStore, key: unix.NFT_META_MARK})
+	case SetMarkBits:
+		if s.Bits == 0 || s.Bits == 1<<32-1 {
+			return errors.New("no bits, or all of them")
+		}
+		l.emit(expr{kind: exprMetaLoad, key: unix.NFT_META_MARK})
+		l.masked(^s.Bits, s.Bits)
+		l.emit(expr{kind: exprMetaStore, key: unix.NFT_META_MARK})
 	case Update:
 		e := expr{kind: exprUpdate}
+		if s.Mark {
+			e.dreg = dataRegister
+		}
 		if s.Limit.Rate != 0 {
 			e.a, e.len = s.Limit.Rate, s.Limit.burst()
 		}
@@ -221,6 +231,7 @@ var metaKeys = [...]struct {
 	MetaOIF:      {unix.NFT_META_OIF, 4},
 	MetaPriority: {unix.NFT_META_PRIORITY, 4},
 	MetaPktType:  {unix.NFT_META_PKTTYPE, 1},
+	MetaMark:     {unix.NFT_META_MARK, 4},
 }
 
 func (l *lowering) matchMeta(m MatchMeta) error {
@@ -231,7 +242,11 @@ func (l *lowering) matchMeta(m MatchMeta) error {
 	if k.size == 1 && m.Value > 255 {
 		return errors.New("value is out of range")
 	}
+	if m.Mask != 0 && (k.size != 4 || m.Key != MetaPriority && m.Key != MetaMark || m.Value&^m.Mask != 0) {
+		return errors.New("mask does not fit")
+	}
 	l.emit(expr{kind: exprMetaLoad, key: k.key})
+	l.masked(m.Mask, 0)
 	if k.size == 1 {
 		l.cmp(equal(m.Not), uint8(m.Value))
 	} else {
@@ -239,6 +254,17 @@ func (l *lowering) matchMeta(m MatchMeta) error {
 	}
 	l.dep = l.dep.after(m)
 	return nil
+}
+
+// masked leaves the bits of a mask, if there is one, of what was loaded.
+func (l *lowering) masked(mask, add uint32) {
+	if mask == 0 {
+		return
+	}
+	e := expr{kind: exprBitwise, n: 4}
+	binary.NativeEndian.PutUint32(e.mask[:], mask)
+	binary.NativeEndian.PutUint32(e.data[:], add)
+	l.emit(e)
 }
 
 func (l *lowering) matchAddress(m MatchAddress) error {
@@ -394,12 +420,28 @@ func (l *lowering) lookup(key []Field, set string, e expr) error {
 		}
 		load.reg = uint8(reg)
 		l.emit(load)
+		if f.Mask != 0 {
+			if len(key) > 1 || f.Kind != FieldPriority && f.Kind != FieldMark {
+				return errors.New("a mask in such a key")
+			}
+			l.masked(f.Mask, 0)
+		}
 		reg += words(info.size)
+	}
+	if e.kind == exprUpdate && e.dreg != 0 {
+		if reg > dataRegister {
+			return errors.New("key is too long for one with data")
+		}
+		l.emit(expr{kind: exprMetaLoad, key: unix.NFT_META_MARK, reg: e.dreg})
 	}
 	e.name = set
 	l.emit(e)
 	return nil
 }
+
+// dataRegister is where nft(8) puts the data that goes with a key. It takes no
+// key that is longer than the registers before it (an assertion of 1.0.6 fails).
+const dataRegister = 4
 
 // family returns the family that a field is of, or 0.
 func (f Field) family() uint8 {
@@ -434,6 +476,8 @@ func (f Field) load() (expr, error) {
 			off: addressOffset(f.Kind == FieldSource6, false), len: 16}, nil
 	case FieldSport:
 		return expr{kind: exprPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: sourcePortOffset, len: 2}, nil
+	case FieldIIF:
+		return expr{kind: exprMetaLoad, key: unix.NFT_META_IIF}, nil
 	case FieldDport:
 		return expr{kind: exprPayload, key: unix.NFT_PAYLOAD_TRANSPORT_HEADER, off: destPortOffset, len: 2}, nil
 	}

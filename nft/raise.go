@@ -161,6 +161,8 @@ func (e *expr) field() (Field, bool) {
 		return Field{Kind: FieldPriority}, true
 	case e.kind == exprMetaLoad && e.key == unix.NFT_META_MARK:
 		return Field{Kind: FieldMark}, true
+	case e.kind == exprMetaLoad && e.key == unix.NFT_META_IIF:
+		return Field{Kind: FieldIIF}, true
 	case e.kind == exprMetaLoad && e.key == unix.NFT_META_L4PROTO:
 		return Field{Kind: FieldL4Proto}, true
 	case e.kind == exprSocket && e.key == socketCgroupv2 && e.off > 0 && e.off <= 255:
@@ -202,8 +204,27 @@ func (r *raising) keyed() bool {
 		reg += words(info.size)
 		key = append(key, f)
 	}
+	if mask, add, ok := r.at(n).bits(); ok && n == 1 && add == 0 && key[0].Type().maskable() {
+		key[0].Mask = mask
+		n++
+	}
 	e := r.at(n)
-	if n == 0 || e.reg != 0 || e.dreg != 0 {
+	data := e.kind == exprMetaLoad && e.key == unix.NFT_META_MARK
+	if data { // of an update, where its register is not the next
+		n++
+		e = r.at(n)
+		data = e.kind == exprUpdate && e.dreg != 0 && e.dreg == r.at(n-1).reg
+		if !data {
+			return false
+		}
+	} else if e.kind == exprUpdate && e.dreg != 0 { // it looked like the last field
+		last := len(key) - 1
+		if last < 1 || key[last] != (Field{Kind: FieldMark}) || r.at(n-1).reg != e.dreg {
+			return false
+		}
+		key, data = key[:last], true
+	}
+	if len(key) == 0 || e.reg != 0 || data != (e.dreg != 0) || data && e.dreg != dataRegister {
 		return false
 	}
 	var s Statement
@@ -214,7 +235,7 @@ func (r *raising) keyed() bool {
 	case exprVMap:
 		s = VMap{Key: key, Map: e.name}
 	case exprUpdate:
-		s = Update{Key: key, Set: e.name, Limit: Limit{Rate: e.a, Burst: e.len}}
+		s = Update{Key: key, Set: e.name, Mark: data, Limit: Limit{Rate: e.a, Burst: e.len}}
 	case exprLookupMap:
 		m := r.at(n + 1)
 		switch {
@@ -238,9 +259,25 @@ func (r *raising) keyed() bool {
 	return true
 }
 
-// meta reads the comparison of metadata with a value.
+// bits returns what an expression does to the bits of a register: which ones it
+// leaves, and which it sets.
+func (e *expr) bits() (mask, add uint32, ok bool) {
+	if e.kind != exprBitwise || e.reg != 0 || e.n != 4 {
+		return 0, 0, false
+	}
+	mask, add = binary.NativeEndian.Uint32(e.mask[:]), binary.NativeEndian.Uint32(e.data[:])
+	return mask, add, mask != 0 && mask&add == 0
+}
+
+// maskable reports whether a field of the type may have a mask.
+func (t Type) maskable() bool { return t == TypeClassID || t == TypeMark }
+
+// meta reads the comparison of metadata with a value, or the change of a mark.
 func (r *raising) meta(e *expr) bool {
 	c := r.at(1)
+	if mask, add, ok := c.bits(); ok {
+		return r.masked(e, mask, add)
+	}
 	if c.kind != exprCmp || c.reg != 0 || c.op > unix.NFT_CMP_NEQ {
 		return false
 	}
@@ -257,6 +294,28 @@ func (r *raising) meta(e *expr) bool {
 		return true
 	}
 	return false
+}
+
+// masked reads what is done to bits of a priority or a mark.
+func (r *raising) masked(e *expr, mask, add uint32) bool {
+	c := r.at(2)
+	if c.reg != 0 || e.key != unix.NFT_META_MARK && e.key != unix.NFT_META_PRIORITY {
+		return false
+	}
+	if c.kind == exprMetaStore && c.key == unix.NFT_META_MARK && e.key == c.key && add != 0 && add == ^mask {
+		r.push(SetMarkBits{Bits: add}, 3)
+		return true
+	}
+	value := binary.NativeEndian.Uint32(c.data[:])
+	if c.kind != exprCmp || c.op > unix.NFT_CMP_NEQ || c.n != 4 || add != 0 || value&^mask != 0 {
+		return false
+	}
+	m := MatchMeta{Key: MetaMark, Not: c.op == unix.NFT_CMP_NEQ, Mask: mask, Value: value}
+	if e.key == unix.NFT_META_PRIORITY {
+		m.Key = MetaPriority
+	}
+	r.push(m, 3)
+	return true
 }
 
 // compared reads what register 0 is compared with behind the load: an inclusive
@@ -305,7 +364,7 @@ func (r *raising) address(e *expr) bool {
 		return false
 	case b.kind == exprBitwise: // a prefix
 		bits, ok := maskBits(b.mask[:size])
-		if !ok || length != size || b.reg != 0 || int(b.n) != size || bits > 0 && bits%8 == 0 ||
+		if !ok || b.data != [16]byte{} || length != size || b.reg != 0 || int(b.n) != size || bits > 0 && bits%8 == 0 ||
 			c.kind != exprCmp || c.reg != 0 || int(c.n) != size || c.op > unix.NFT_CMP_NEQ {
 			return false
 		}
@@ -389,7 +448,7 @@ func (r *raising) transport(e *expr) bool {
 		return true
 	}
 	b, c := r.at(1), r.at(2)
-	if e.off != tcpFlagsOffset || b.kind != exprBitwise || b.reg != 0 || b.n != 1 ||
+	if e.off != tcpFlagsOffset || b.kind != exprBitwise || b.reg != 0 || b.n != 1 || b.data != [16]byte{} ||
 		c.kind != exprCmp || c.reg != 0 || c.n != 1 || c.op > unix.NFT_CMP_NEQ || !r.need(0, unix.IPPROTO_TCP) {
 		return false
 	}

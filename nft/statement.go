@@ -18,6 +18,7 @@ func (SetPriority) statement()    {}
 func (SetPriorityMap) statement() {}
 func (SetMark) statement()        {}
 func (SetMarkMap) statement()     {}
+func (SetMarkBits) statement()    {}
 func (Update) statement()         {}
 func (Counter) statement()        {}
 func (Limit) statement()          {}
@@ -41,6 +42,8 @@ func (k MetaKey) String() string {
 		return "meta priority"
 	case MetaPktType:
 		return "meta pkttype"
+	case MetaMark:
+		return "meta mark"
 	}
 	return fmt.Sprintf("meta %d", uint8(k))
 }
@@ -59,8 +62,25 @@ func (m MatchMeta) String() string {
 		value = `"lo"`
 	case m.Key == MetaPriority:
 		value = classID(m.Value)
+	case m.Key == MetaMark:
+		value = markText(m.Value)
+	}
+	if m.Mask != 0 {
+		op := " == "
+		if m.Not {
+			op = " != "
+		}
+		return m.Key.String() + masked(m.Mask, m.Key == MetaPriority) + op + value
 	}
 	return m.Key.String() + " " + not(m.Not) + value
+}
+
+// masked is the mask behind a priority or a mark.
+func masked(mask uint32, priority bool) string {
+	if priority {
+		return " & " + classID(mask)
+	}
+	return " & " + markText(mask)
 }
 
 // not is the operator before the right side of a match.
@@ -154,10 +174,15 @@ func (m MatchSCTPInit) String() string {
 // String returns the field as nft(8) text.
 func (f Field) String() string {
 	switch f.Kind {
-	case FieldPriority:
-		return "meta priority"
-	case FieldMark:
-		return "meta mark"
+	case FieldPriority, FieldMark:
+		name := "meta mark"
+		if f.Kind == FieldPriority {
+			name = "meta priority"
+		}
+		if f.Mask != 0 {
+			name += masked(f.Mask, f.Kind == FieldPriority)
+		}
+		return name
 	case FieldCgroup:
 		return fmt.Sprintf("socket cgroupv2 level %d", f.Level)
 	case FieldL4Proto:
@@ -174,6 +199,8 @@ func (f Field) String() string {
 		return "th sport"
 	case FieldDport:
 		return "th dport"
+	case FieldIIF:
+		return "iif"
 	}
 	return fmt.Sprintf("field %d", uint8(f.Kind))
 }
@@ -195,6 +222,8 @@ func (f Field) Type() Type {
 		return TypeIPv6
 	case FieldSport, FieldDport:
 		return TypeInetService
+	case FieldIIF:
+		return TypeIfIndex
 	}
 	return TypeNone
 }
@@ -231,10 +260,16 @@ func (s SetMarkMap) String() string {
 }
 
 // String returns the statement as nft(8) text.
+func (s SetMarkBits) String() string { return "meta mark set meta mark | " + markText(s.Bits) }
+
+// String returns the statement as nft(8) text.
 func (u Update) String() string {
 	element := keyText(u.Key)
 	if u.Limit.Rate != 0 {
 		element += " " + u.Limit.String()
+	}
+	if u.Mark {
+		element += " : meta mark"
 	}
 	return "update @" + u.Set + " { " + element + " }"
 }

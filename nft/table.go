@@ -84,12 +84,13 @@ const (
 	TypeIPv6             // ipv6_addr
 	TypeInetProto        // inet_proto
 	TypeInetService      // inet_service, big endian
+	TypeIfIndex          // iface_index, 4 bytes, host byte order
 )
 
 // Value is one field of a key or of a map's data.
 type Value struct {
 	Type Type
-	Num  uint64     // TypeCgroup, TypeClassID, TypeMark, TypeInetProto, TypeInetService
+	Num  uint64     // TypeCgroup, TypeClassID, TypeMark, TypeInetProto, TypeInetService, TypeIfIndex
 	Addr netip.Addr // TypeIPv4, TypeIPv6
 	// Text is the path of a cgroup below the cgroup2 mount, without the leading
 	// slash, for the text form: the kernel knows ids only. Not compared.
@@ -147,16 +148,19 @@ const (
 	MetaOIF                     // index of the output interface
 	MetaPriority                // skb->priority
 	MetaPktType                 // 5: a multicast or broadcast packet looped back to its sender's machine
+	MetaMark                    // skb->mark
 )
 
 // Loopback is the interface index of lo, the first of every network namespace.
 const Loopback = 1
 
 type (
-	// MatchMeta compares a field of the metadata: meta l4proto tcp.
+	// MatchMeta compares a field of the metadata: meta l4proto tcp. With a Mask,
+	// which goes with MetaPriority and MetaMark, these bits of it.
 	MatchMeta struct {
 		Key   MetaKey
 		Not   bool
+		Mask  uint32 // 0: all bits
 		Value uint32
 	}
 	// MatchAddress matches the source or destination address against an
@@ -219,12 +223,18 @@ type (
 		Key []Field
 		Map string
 	}
-	// Update adds the key to a dynamic set, or renews its timeout. A Limit
-	// whose Rate is not zero is each element's own, and ends the rule for
-	// packets beyond it. A full set ends the rule for new keys.
+	// SetMarkBits sets bits of skb->mark and leaves the others.
+	SetMarkBits struct {
+		Bits uint32
+	}
+	// Update adds the key to a dynamic set, or renews its timeout. In a map of
+	// marks, which Mark says it is, the packet's own is the data of the key, of at
+	// most 16 bytes, from then on. A Limit whose Rate is not zero is each element's own, and ends the rule
+	// for packets beyond it. A full set ends the rule for new keys.
 	Update struct {
 		Key   []Field
 		Set   string
+		Mark  bool
 		Limit Limit
 	}
 	// Counter counts packets and bytes. The figures are the kernel's and never compared.
@@ -281,6 +291,9 @@ const (
 type Field struct {
 	Kind  FieldKind
 	Level uint8 // FieldCgroup: depth of the ancestor, from 1
+	// Mask are the bits that count of FieldPriority and FieldMark where they are
+	// all of the key; 0: all bits.
+	Mask uint32
 }
 
 // FieldKind says which field. IPv4 and IPv6 addresses match the family too.
@@ -298,6 +311,7 @@ const (
 	FieldDest6                     // ip6 daddr
 	FieldSport                     // th sport
 	FieldDport                     // th dport
+	FieldIIF                       // iif
 )
 
 // Foreign is a rule's statement that this package does not write. Decoding

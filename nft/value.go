@@ -87,6 +87,7 @@ var typeInfos = [...]typeInfo{
 	TypeIPv6:        {name: "ipv6_addr", id: 8, size: 16},
 	TypeInetProto:   {name: "inet_proto", id: 12, size: 1},
 	TypeInetService: {name: "inet_service", id: 13, size: 2},
+	TypeIfIndex:     {name: "iface_index", id: 20, size: 4, host: true},
 }
 
 // info returns what is known of a type, and false for one that can't be part of

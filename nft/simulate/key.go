@@ -37,10 +37,15 @@ func valueOf(f nft.Field, p *Packet) (nft.Value, bool) {
 		return v, a.Is4() == four
 	}
 	switch f.Kind {
-	case nft.FieldPriority:
-		v.Num = uint64(p.Priority)
-	case nft.FieldMark:
-		v.Num = uint64(p.Mark)
+	case nft.FieldPriority, nft.FieldMark:
+		bits := p.Mark
+		if f.Kind == nft.FieldPriority {
+			bits = p.Priority
+		}
+		if f.Mask != 0 {
+			bits &= f.Mask
+		}
+		v.Num = uint64(bits)
 	case nft.FieldCgroup:
 		// Level 0 would be the root, which no key of ours asks for.
 		if f.Level == 0 || int(f.Level) > len(p.Cgroups) {
@@ -59,6 +64,8 @@ func valueOf(f nft.Field, p *Packet) (nft.Value, bool) {
 		return address(p.Dest.Addr(), false)
 	case nft.FieldSport:
 		v.Num = uint64(p.Source.Port())
+	case nft.FieldIIF:
+		v.Num = uint64(p.In)
 	case nft.FieldDport:
 		v.Num = uint64(p.Dest.Port())
 	}

@@ -209,10 +209,12 @@ func (n *Netfilter) rule(statements []nft.Statement, p *Packet) (end nft.Stateme
 			if matched = ok; ok {
 				p.Mark = uint32(e.Data.Num)
 			}
+		case nft.SetMarkBits:
+			p.Mark |= s.Bits
 		case nft.Update:
 			key, ok := keyOf(s.Key, p)
 			if matched = ok; ok {
-				n.set(s.Set)[key] = nft.Element{}
+				n.set(s.Set)[key] = nft.Element{Data: nft.Value{Type: nft.TypeMark, Num: uint64(p.Mark)}}
 			}
 		case nft.MatchSet:
 			in, ok := n.holds(s.Set, s.Key, p)
@@ -263,7 +265,11 @@ func (n *Netfilter) lookup(name string, key []nft.Field, p *Packet) (nft.Element
 func matches(s nft.Statement, p *Packet) bool {
 	switch s := s.(type) {
 	case nft.MatchMeta:
-		return (meta(s.Key, p) == s.Value) != s.Not
+		value := meta(s.Key, p)
+		if s.Mask != 0 {
+			value &= s.Mask
+		}
+		return (value == s.Value) != s.Not
 	case nft.MatchAddress:
 		addr := p.Dest.Addr()
 		if s.Source {
@@ -310,6 +316,8 @@ func meta(k nft.MetaKey, p *Packet) uint32 {
 		return p.Out
 	case nft.MetaPriority:
 		return p.Priority
+	case nft.MetaMark:
+		return p.Mark
 	case nft.MetaPktType:
 		return uint32(p.Type)
 	}

@@ -412,15 +412,21 @@ func (a *assembly) endings() {
 	}
 	answers = slices.Concat(answers, []nft.Rule{ruleOf(noMark, nft.Verdict{Kind: nft.VerdictReturn})}, kept)
 	remember = append(remember, ruleOf(accept))
-	sender, restore := a.sender(), restoreMark()
+	// The maps go to chains that return to whoever asked, and not back here: the
+	// priority is the receiver's by then, if the chain asked for that (chainWhose).
+	ask := []nft.Rule{ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})}
+	if a.templates {
+		ask = append(ask, ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}))
+	}
+	a.chain(chainSender, "what does the connecting end say?", ask...)
+	sender, restore := ruleOf(jumpTo(nft.VerdictJump, chainSender)), restoreMark()
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
 	a.chain(chainDone, "allowed; the mark is what it was", append(restore, ruleOf(accept))...)
 	a.chain(chainPass, "allowed; the answer to a datagram may come back", slices.Concat(restore,
 		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember)...)
-	a.chain(chainAdmit, "the accepting end allows: what does the connecting end say?",
-		append(sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))...)
-	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", slices.Concat(sender, restore, []nft.Rule{ruleOf(accept)})...)
-	a.chain(chainAdmit+transports{udp: true}.suffix(), "", slices.Concat(sender, restore, remember)...)
+	a.chain(chainAdmit, "the accepting end allows", sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
+	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", slices.Concat([]nft.Rule{sender}, restore, []nft.Rule{ruleOf(accept)})...)
+	a.chain(chainAdmit+transports{udp: true}.suffix(), "", slices.Concat([]nft.Rule{sender}, restore, remember)...)
 	// In each policy it would be bound to the map thousands of times, and the
 	// kernel walks the list of a map's rules for each that is added (nf_tables_bind_set).
 	if len(a.deep) > 0 {

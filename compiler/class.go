@@ -90,11 +90,3 @@ func (a *assembly) policyRules(to string, kept bool, before ...func(level int) n
 	return rules
 }
 
-// sender returns the rules that ask what the connecting end's policy says.
-func (a *assembly) sender() []nft.Rule {
-	rules := []nft.Rule{ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})}
-	if a.templates {
-		rules = append(rules, ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}))
-	}
-	return rules
-}

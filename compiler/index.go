@@ -67,7 +67,7 @@ func (ix *Index) Namespace(name string) []Placed {
 	if name != templateOf(name) {
 		return []Placed{{marksMap, nft.Element{Key: key, Data: markValue(id), Comment: comment}}}
 	}
-	local := jumpTo(nft.VerdictJump, ix.policies[name].chain(partLocal))
+	local := jumpTo(nft.VerdictGoto, ix.policies[name].chain(partLocal))
 	if id&instanceBit != 0 {
 		return []Placed{{templatesMap, nft.Element{Key: key, Verdict: local, Comment: comment}}}
 	}

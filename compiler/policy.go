@@ -12,6 +12,7 @@ const (
 	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
 	chainDone    = "done"    // accept
 	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
+	chainSender  = "sender"  // ask the connecting end
 	chainAnswers = "answers" // accept the answer to a datagram that passed
 	chainSame    = "same"    // packets between two sockets of one namespace: by its own rules
 	chainWhose   = "whose"   // put the identity of the packet's socket into the priority

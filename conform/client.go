@@ -124,6 +124,11 @@ func begin(f *Flow) (fd int, said string) {
 			return fd, "setsockopt " + outcome(err)
 		}
 	}
+	if f.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(f.Mark)); err != nil {
+			return fd, "setsockopt " + outcome(err)
+		}
+	}
 	if f.Bind.Addr().IsValid() {
 		if f.Bind.Port() != 0 { // others may be on their way from the same port
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)

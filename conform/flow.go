@@ -17,6 +17,9 @@ type Flow struct {
 	Bind netip.AddrPort
 	// SendTo has a datagram sent without connect(2).
 	SendTo bool
+	// Mark is what the socket marks its packets with (SO_MARK): rules of ours keep
+	// something of their own there, and have to give it back.
+	Mark uint32
 	// To is where it goes, in ToDevice. The zero value: it only binds.
 	To       netip.AddrPort
 	ToDevice int
@@ -54,7 +57,11 @@ func (f Flow) in(device func(int) string) string {
 	if f.SendTo {
 		verb = "sendto"
 	}
-	return fmt.Sprintf("%s %s %s %s%s", verb, who, f.Protocol, from, f.To)
+	marked := ""
+	if f.Mark != 0 {
+		marked = fmt.Sprintf(", marked %#x", f.Mark)
+	}
+	return fmt.Sprintf("%s %s %s %s%s%s", verb, who, f.Protocol, from, f.To, marked)
 }
 
 // Aim is what flows are drawn from.
@@ -92,6 +99,9 @@ func NewAim(j *Judge, protocols []model.Protocol, binds bool) *Aim {
 	return a
 }
 
+// marks are those of others: fwmarks of a mesh and of a VPN, and what looks like ours.
+var marks = []uint32{1, 0x4000, 0xca6c, 1 << 31, 1<<32 - 1}
+
 // Draw draws a flow with pick, which returns a number below its argument. Most
 // begin at a socket namespace, most end at one, and most of those that do
 // both stay in one device namespace.
@@ -113,6 +123,9 @@ func (a *Aim) Draw(pick func(n int) int) Flow {
 	}
 	a.target(&f, pick)
 	f.SendTo = f.Protocol == model.UDP && pick(3) == 0
+	if pick(4) == 0 {
+		f.Mark = marks[pick(len(marks))]
+	}
 	if pick(4) == 0 {
 		w.bindFirst(&f, pick)
 	}

@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,7 @@ func (s *Simulation) Connect(f Flow, from netip.AddrPort) string {
 		Protocol: protocolNumbers[f.Protocol], Source: from, Dest: f.To,
 		TCPFlags: tcpSYN, SCTPInit: true, Cgroups: cgroupIDs(f.Cgroup),
 		Priority: 6, // as a program may set it with SO_PRIORITY
+		Mark:     f.Mark,
 	}
 	if f.Protocol == model.ICMP {
 		p.Protocol, p.ICMPType = unix.IPPROTO_ICMP, 8
@@ -110,15 +112,22 @@ func (s *Simulation) travel(f Flow, p simulate.Packet, receiver *Listener) strin
 	if o := s.tables[f.Device].Run(nft.HookOutput, &p); o.Kind != simulate.Accepted {
 		return shown(o, f, true)
 	}
+	if p.Mark != f.Mark {
+		return fmt.Sprintf("sent with mark %#x", p.Mark)
+	}
 	p.In, p.Out, p.Cgroups = p.Out, 0, nil
 	if !f.Near() {
-		p.Priority = 0
+		p.Priority, p.Mark = 0, 0
 	}
+	mark := p.Mark
 	if receiver != nil {
 		p.Cgroups = cgroupIDs(receiver.Cgroup)
 	}
 	if o := s.tables[f.ToDevice].Run(nft.HookInput, &p); o.Kind != simulate.Accepted {
 		return shown(o, f, false)
+	}
+	if p.Mark != mark {
+		return fmt.Sprintf("received with mark %#x, not %#x", p.Mark, mark)
 	}
 	return ""
 }

@@ -13,7 +13,9 @@
 //	start CGROUP[@NETNS] COMMAND...   any server; it runs until the end
 //	ask CGROUP[@NETNS] COMMAND... = OUTPUT   any client; asked again for 30 s
 //	send CGROUP[@NETNS] ADDR:PORT      one datagram from a socket that is not connected
-//	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT = who answers|ERRNO|silence
+//	connect CGROUP[@NETNS] tcp|udp [from ADDR] ADDR:PORT [marked N] = who answers|ERRNO|silence
+//	nft NETNS ARGS...                 nft(8), in the directory of the archive's files
+//	counted NETNS TABLE COUNTER = N|some     packets of a named counter
 //	hold NAME CGROUP[@NETNS] tcp|udp ADDR:PORT   a connection that stays
 //	held NAME = open|closed
 //	said WORDS, silent WORDS          in what sockns printed last, or not in it
@@ -33,6 +35,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,6 +99,7 @@ type world struct {
 	policy              string // path
 	links               int
 	said                string // by sockns, last
+	wanted              string // of the step, if it says so
 	holders             map[string]*caller
 }
 
@@ -160,6 +164,7 @@ func (w *world) play(script string) {
 				break
 			}
 		}
+		w.wanted = want
 		got := w.step(words)
 		if want == "" && (words[0] == "hold" || words[0] == "said" || words[0] == "silent") {
 			want = "ok"
@@ -282,12 +287,28 @@ func (w *world) step(words []string) string {
 	case "send":
 		dir, ns, _ := w.place(args[0])
 		return strings.TrimSpace(w.must(w.bin+"/actor", "flood", dir, ns, args[1], "1"))
+	case "nft":
+		cmd := exec.Command("nsenter", append([]string{"--net=/run/netns/" + w.netns(args[0]), "nft"}, args[1:]...)...)
+		cmd.Dir = w.tmp
+		if out, err := cmd.CombinedOutput(); err != nil {
+			w.Fatalf("nft: %v\n%s", err, out)
+		}
+	case "counted":
+		out := strings.Fields(w.must("nsenter", "--net=/run/netns/"+w.netns(args[0]), "nft", "list", "counter", "inet", args[1], args[2]))
+		if n := out[slices.Index(out, "packets")+1]; n == "0" || w.wanted != "some" {
+			return n
+		}
+		return "some"
 	case "connect":
 		c, ns, _ := w.place(args[0])
-		rest := []string{args[1], args[len(args)-1]}
-		if args[2] == "from" {
-			rest = append(rest, args[3])
+		from, mark := "", ""
+		if n := len(args) - 2; args[n] == "marked" {
+			args, mark = args[:n], args[n+1]
 		}
+		if args[2] == "from" {
+			from = args[3]
+		}
+		rest := []string{args[1], args[len(args)-1], from, mark}
 		out, _ := exec.Command(w.bin+"/actor", append([]string{"dial", c, ns}, rest...)...).CombinedOutput()
 		return strings.TrimSpace(string(out))
 	default:

@@ -7,7 +7,7 @@
 //	actor hold CGROUP NETNS tcp|udp ADDR           prints ok or an errno; open or closed for each line that it reads
 //	actor flood CGROUP NETNS ADDR N                sends N datagrams, prints how many the call refused
 //	actor exec CGROUP NETNS COMMAND...             becomes any other program
-//	actor dial CGROUP NETNS tcp|udp ADDR [FROM]    prints who answered, an errno, or silence
+//	actor dial CGROUP NETNS tcp|udp ADDR [FROM [MARK]]   prints who answered, an errno, or silence; FROM may be ""
 //
 // CGROUP is a directory of cgroupfs or - for none, NETNS the file of a network
 // namespace.
@@ -25,6 +25,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,6 +48,9 @@ func main() {
 		os.Exit(2)
 	}
 	args = append(args, "", "")
+	if verb == "dial" {
+		args = append(args, "")
+	}
 	switch verb {
 	case "listen":
 		listen(args[0], args[1], args[2])
@@ -75,7 +79,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	default:
-		fmt.Println(dial(args[0], args[1], args[2]))
+		fmt.Println(dial(args[0], args[1], args[2], args[3]))
 	}
 }
 
@@ -155,8 +159,19 @@ func hold(proto, addr string) {
 	}
 }
 
-func dial(proto, addr, from string) string {
+func dial(proto, addr, from, mark string) string {
 	d := net.Dialer{Timeout: patience}
+	if mark != "" {
+		n, err := strconv.ParseUint(mark, 0, 32)
+		if err != nil {
+			return err.Error()
+		}
+		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(n))
+			}), err)
+		}
+	}
 	if from != "" {
 		ip := netip.MustParseAddr(from).AsSlice()
 		if proto == "udp" {

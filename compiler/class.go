@@ -89,4 +89,3 @@ func (a *assembly) policyRules(to string, kept bool, before ...func(level int) n
 	}
 	return rules
 }
-

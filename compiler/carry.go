@@ -196,6 +196,13 @@ func audits(r nft.Rule) bool {
 	})
 }
 
+// With returns the figures with those of a table that count more.
+func (f *Figures) With(t *nft.Table) *Figures {
+	all := FiguresOf(t)
+	all.atLeast(f)
+	return all
+}
+
 // atLeast takes what other figures have more of.
 func (f *Figures) atLeast(other *Figures) {
 	if other == nil {

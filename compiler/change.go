@@ -31,7 +31,7 @@ type DeviceDifference struct {
 // since it was compiled. It returns nil if there are namespaces among them that
 // were not there.
 func (prog *Program) With(f Facts) *Program {
-	next := &Program{Notes: prog.Notes, Devices: prog.Devices, kept: &kept{policy: prog.kept.policy, facts: f, passes: prog.kept.passes, devices: make(map[string]*keptDevice)}}
+	next := &Program{kept: &kept{policy: prog.kept.policy, facts: f, passes: prog.kept.passes, devices: make(map[string]*keptDevice)}}
 	for name, k := range prog.kept.devices {
 		other := *k
 		other.spaces = spacesOf(prog.kept.policy, name, f)

@@ -24,6 +24,10 @@ type keptDevice struct {
 	by       map[string]*model.SocketNamespace // the first that has it, by the name of a policy
 }
 
+// Kept returns what [Program.Change] needs of a program, which is little: tables
+// are not in it.
+func (prog *Program) Kept() *Program { return &Program{kept: prog.kept} }
+
 // brief returns a policy without its rules.
 func (c *chains) brief() *chains {
 	b := *c

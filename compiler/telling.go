@@ -83,6 +83,18 @@ func TellingsOf(t *nft.Table) *Tellings {
 	return all
 }
 
+// CountedIn returns the namespaces of which something is counted in one of some
+// tables, by the names that [Telling] has.
+func CountedIn(tables ...*nft.Table) map[string]bool {
+	names := make(map[string]bool)
+	for _, t := range tables {
+		for _, o := range owners(t) {
+			names[o.first] = true
+		}
+	}
+	return names
+}
+
 // logOf returns the prefix of a chain that tells of refusals of accepting ends.
 func logOf(c *nft.Chain) (Prefix, bool) {
 	if !strings.HasPrefix(c.Name, refusePrefix+string(EndTo)+".") {

@@ -36,12 +36,12 @@ func (h *Host) Apply(p *Plan) error {
 	for _, step := range steps {
 		for _, d := range work {
 			if err := commit(d, step(d.Change)); err != nil {
-				return errors.Join(err, undo(work))
+				return errors.Join(err, p.undo(work))
 			}
 		}
 	}
 	if err := h.switchCalls(p); err != nil {
-		return errors.Join(err, undo(work))
+		return errors.Join(err, p.undo(work))
 	}
 	var errs []error
 	for _, d := range work {
@@ -78,8 +78,13 @@ func commit(d *DevicePlan, b nft.Batch) error {
 	return nil
 }
 
-// undo brings the tables back to what they were when the plan was made.
-func undo(work []*DevicePlan) error {
+// undo brings the tables back to what they were when the plan was made. Of tables
+// that are known in part nothing is undone: who plans so compares everything after
+// an error, and goes back to what was in force if that fails, too.
+func (p *Plan) undo(work []*DevicePlan) error {
+	if p.part {
+		return nil
+	}
 	var errs []error
 	for _, d := range work {
 		now, err := d.dev.table()

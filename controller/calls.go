@@ -98,6 +98,12 @@ func (h *Host) readyCalls(p *Plan) error {
 	if !p.Calls.Change || p.Calls.Program == nil {
 		return nil
 	}
+	if p.part { // it is open, and as it should be
+		if err := h.tier.Prepare(p.Calls.Program); err != nil {
+			return fmt.Errorf("syscall tier: %w", err)
+		}
+		return nil
+	}
 	h.closeTier()
 	var err error
 	if p.Calls.Install {

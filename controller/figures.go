@@ -51,5 +51,18 @@ func (f *figures) carry(d *hostDevice, have, want *nft.Table) {
 	f.note(d, have)
 }
 
+// carryPart is carry for the parts of tables that differ.
+func (f *figures) carryPart(d *hostDevice, have, want *nft.Table) {
+	was := f.of(d)
+	compiler.Carry(have, want, was, time.Now())
+	if was == nil {
+		f.note(d, have)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.devices[d.name] = deviceFigures{identityKey(d), was.With(have)}
+}
+
 // ShareFigures has two hosts know what either read of counters last.
 func (h *Host) ShareFigures(with *Host) { h.figures = with.figures }

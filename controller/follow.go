@@ -46,6 +46,9 @@ type moved struct {
 // is ahead of the kernel, and sync makes it anew.
 func (r *Reconciler) follow(paths []string) error {
 	began := time.Now()
+	if r.inForce != nil {
+		r.inForce.moved = true
+	}
 	batches := make(map[string]*nft.Batch, len(r.devices))
 	var all []moved
 	for _, path := range paths {

@@ -19,6 +19,8 @@ type Plan struct {
 	Facts   compiler.Facts
 	Program *compiler.Program // nil if Policy is
 	Calls   CallPlan
+	// part says that tables are in it in part: what is the same in both is left out.
+	part bool
 }
 
 // DevicePlan is the part of a plan for one device namespace.

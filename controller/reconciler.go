@@ -30,6 +30,7 @@ type Reconciler struct {
 	devices map[string]*membership // by name of the device namespace; nil while the kernel is not known to be equal
 	present map[string]string      // identities of the device namespaces that are there, by name
 	calls   compiler.CallIndex     // nil if the syscall tier is not in use
+	inForce *inForce               // nil if devices is
 	record  record
 	// unannounced is what the safety resync met; nil: nothing.
 	unannounced differences

@@ -60,6 +60,10 @@ func (r *Reconciler) replace(l *Loaded, why string) error {
 		}
 		return nil
 	}
+	if r.edit(l, why) {
+		r.record.waiting = nil
+		return nil
+	}
 	last := r.good
 	err := r.adopt(l)
 	if err == nil {
@@ -114,7 +118,7 @@ func (r *Reconciler) load() (*Loaded, error) {
 
 // adopt makes a policy the one to enforce.
 func (r *Reconciler) adopt(l *Loaded) error {
-	r.good, r.claims, r.devices, r.full = l, claimsOf(l.Policy), nil, true
+	r.good, r.claims, r.devices, r.inForce, r.full = l, claimsOf(l.Policy), nil, nil, true
 	return r.cgroups.Watch(l.Policy)
 }
 

@@ -23,7 +23,7 @@ type cause struct {
 func (r *Reconciler) sync(c cause) error {
 	began := time.Now()
 	r.begins()
-	r.devices = nil
+	r.devices, r.inForce = nil, nil
 	// Listen before looking: what others change from here on is announced.
 	opened, err := r.host.openAll(r.good.Policy)
 	if err != nil {
@@ -56,6 +56,8 @@ func (r *Reconciler) sync(c cause) error {
 		}
 	}
 	r.devices, r.full = devices, false
+	r.inForce = &inForce{program: plan.Program.Kept(), facts: plan.Facts}
+	r.settle(plan)
 	r.witness.follow(r.viewOf(plan), r.host, plan)
 	if err := r.trial.restored(); err != nil {
 		return err

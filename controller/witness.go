@@ -100,6 +100,17 @@ func (w *witness) follow(v *decisions.View, host *Host, plan *Plan) {
 	}
 }
 
+// edited is follow for a plan of the parts of tables that differ.
+func (w *witness) edited(v *decisions.View, plan *Plan) {
+	w.view = v
+	now := time.Now()
+	w.hand(func(t *testimony) { t.stream.Use(v, now) })
+	for _, planned := range plan.Devices {
+		part, whose := compiler.TellingsOf(planned.New), compiler.CountedIn(planned.Old, planned.New)
+		w.hand(func(t *testimony) { t.stream.Edit(planned.Name, part, whose) })
+	}
+}
+
 // hear begins to listen in a device namespace.
 func (w *witness) hear(name string, d *hostDevice) {
 	table, err := nft.Open(d.ns.NetNS())

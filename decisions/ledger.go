@@ -76,6 +76,27 @@ func (s *Stream) Begin(device string, f *compiler.Tellings) {
 	l.accepting = f.Accepting
 }
 
+// Edit is Begin where only the policies of some namespaces are others than before:
+// what these have counted begins anew.
+func (s *Stream) Edit(device string, f *compiler.Tellings, namespaces map[string]bool) {
+	l := s.ledgers[device]
+	if l == nil {
+		return
+	}
+	for k, figure := range f.Counted {
+		if a := l.counted[k]; k.Namespace != "" && (a == nil || a.name != figure.Name) {
+			l.counted[k] = newAccount(strings.Clone(figure.Name), figure.Count)
+		}
+	}
+	maps.DeleteFunc(l.counted, func(k compiler.Telling, _ *account) bool {
+		_, there := f.Counted[k]
+		return namespaces[k.Namespace] && !there
+	})
+	l.accepting = maps.Clone(l.accepting)
+	maps.DeleteFunc(l.accepting, func(k compiler.Telling, _ uint64) bool { return namespaces[k.Namespace] })
+	maps.Copy(l.accepting, f.Accepting)
+}
+
 // Forget says that a device namespace is not heard of any more.
 func (s *Stream) Forget(device string) { delete(s.ledgers, device) }
 

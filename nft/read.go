@@ -57,6 +57,51 @@ func (c *Conn) between(name string, read func() (*Table, error)) (*Table, Genera
 	return nil, Generation{}, fmt.Errorf("nft: read table %s: %w", name, ErrBusy)
 }
 
+// Chains reads some chains of a table. The error is [os.ErrNotExist] through
+// errors.Is if one is not there.
+func (c *Conn) Chains(table string, names []string) ([]Chain, Generation, error) {
+	t, generation, err := c.between(table, func() (*Table, error) {
+		t := Table{Name: table, Chains: make([]Chain, len(names))}
+		for i, name := range names {
+			if err := c.readChain(table, name, &t.Chains[i]); err != nil {
+				return nil, fmt.Errorf("chain %s: %w", name, err)
+			}
+		}
+		return &t, nil
+	})
+	if err != nil {
+		return nil, generation, err
+	}
+	return t.Chains, generation, nil
+}
+
+func (c *Conn) readChain(table, name string, chain *Chain) error {
+	err := c.get(unix.NFT_MSG_GETCHAIN, nfprotoInet,
+		func(w *wire) {
+			w.str(unix.NFTA_CHAIN_TABLE, table)
+			w.str(unix.NFTA_CHAIN_NAME, name)
+		},
+		func(a attrs) (err error) {
+			_, *chain, err = decodeChain(a)
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	return c.readRulesOf(table, chain)
+}
+
+// readRulesOf adds the rules of a chain to it.
+func (c *Conn) readRulesOf(table string, chain *Chain) error {
+	return c.readRules(table, chain.Name, func(a attrs) error {
+		var r Rule
+		var err error
+		r, c.scratch, err = decodeRule(a, c.scratch)
+		chain.Rules = append(chain.Rules, r)
+		return err
+	})
+}
+
 // Tables returns the names of the tables of family inet.
 func (c *Conn) Tables() ([]string, error) {
 	c.mu.Lock()
@@ -85,15 +130,7 @@ func (c *Conn) readTable(name string) (*Table, error) {
 		return nil, err
 	}
 	for i := range t.Chains {
-		chain := &t.Chains[i]
-		err := c.readRules(name, chain.Name, func(a attrs) error {
-			var r Rule
-			var err error
-			r, c.scratch, err = decodeRule(a, c.scratch)
-			chain.Rules = append(chain.Rules, r)
-			return err
-		})
-		if err != nil {
+		if err := c.readRulesOf(name, &t.Chains[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -76,7 +76,7 @@ func (t *Tier) Swap(p *Program) error {
 // known, which takes some RCU grace periods.
 func (t *Tier) Prepare(p *Program) error {
 	t.next = nil
-	want := p.content(identity(t.variant))
+	want := t.contentOf(p)
 	if same, err := t.current(want.digest); err != nil || same {
 		return err
 	}
@@ -108,13 +108,45 @@ func (t *Tier) Flip(p *Program) error {
 	return nil
 }
 
+// Holds reports whether a program is what is in force, as far as this process
+// knows: false if it does not.
+func (t *Tier) Holds(p *Program) bool {
+	now, err := t.state()
+	if err != nil {
+		return false
+	}
+	in, want := t.holds[now.Slot&1], t.contentOf(p)
+	return in != nil && now.Digest == want.digest && maps.Equal(in.members, want.members) && maps.Equal(in.locals, want.locals)
+}
+
+// Current reports whether what is open here is what the pins lead to: it is not
+// once they were removed and the programs installed anew.
+func (t *Tier) Current() bool {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(t.dir, "map_active"), nil)
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	pinned, err1 := mapID(m)
+	open, err2 := mapID(t.maps["active"])
+	return err1 == nil && err2 == nil && pinned == open
+}
+
+// contentOf is the content of a program for these programs, made once.
+func (t *Tier) contentOf(p *Program) *content {
+	if t.of != p {
+		t.of, t.content = p, p.content(identity(t.variant))
+	}
+	return t.content
+}
+
 // Settle has the slot that is not in force hold what is: p, as whoever calls says.
 // The next [Tier.Prepare] finds the slot ready then, and writes what differs. It
 // returns at once. What it could not do, Prepare does.
 func (t *Tier) Settle(p *Program) {
 	t.settling.Wait()
 	now, err := t.state()
-	want := p.content(identity(t.variant))
+	want := t.contentOf(p)
 	if err != nil || now.Digest != want.digest {
 		return
 	}
@@ -122,6 +154,7 @@ func (t *Tier) Settle(p *Program) {
 	if t.holds[in] == nil {
 		t.holds[in] = want.clone()
 	}
+	t.of, t.content = nil, nil // large
 	t.settling.Go(func() { _ = t.fill(1-in, p, want) })
 }
 
@@ -206,7 +239,7 @@ func (t *Tier) inForce(name string) (*ebpf.Map, error) {
 
 // Same reports whether a program is what is in force, reading the kernel.
 func (t *Tier) Same(p *Program) (bool, error) {
-	if ok, err := t.current(p.content(identity(t.variant)).digest); err != nil || !ok {
+	if ok, err := t.current(t.contentOf(p).digest); err != nil || !ok {
 		return false, err
 	}
 	members := make(map[uint64]member, len(p.Members))

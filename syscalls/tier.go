@@ -156,10 +156,12 @@ type Tier struct {
 	inner   map[string]*ebpf.MapSpec
 	slots   [2]map[string]*ebpf.Map // those that are open
 	holds   [2]*content             // what is in them; nil: not known
-	left    bool                    // the slot that is not in force was, a moment ago
-	next    *state                  // what Flip puts in force; nil if the rules stay
-	lookups map[uint64]link.Link    // of the programs that steer, by the cookie of their netns
-	renew   bool                    // lookups may run other programs than these
+	of      *Program                // what content is of, which was made last
+	content *content
+	left    bool                 // the slot that is not in force was, a moment ago
+	next    *state               // what Flip puts in force; nil if the rules stay
+	lookups map[uint64]link.Link // of the programs that steer, by the cookie of their netns
+	renew   bool                 // lookups may run other programs than these
 	// settling is the goroutine of Settle, which has the slot that is not in force
 	// for itself.
 	settling sync.WaitGroup

@@ -258,7 +258,7 @@ func (a *assembly) classSets(spaces []*space) []nft.Set {
 
 // eachSetMatch visits the matches of sets that policies have.
 func eachSetMatch(policies map[string]*chains, visit func(nft.Statement)) {
-	for _, c := range policies {
+	for c := range distinct(policies) {
 		for _, s := range c.asks {
 			visit(s)
 		}

@@ -59,7 +59,7 @@ func (prog *Program) Change(p *model.Policy, f Facts) *Difference {
 			continue
 		}
 		was, there := old.devices[d.Name]
-		spaces := spacesOf(p, d.Name, f)
+		spaces := was.spacesAfter(p, d.Name, old.facts, f)
 		if (len(spaces) > 0) != there {
 			return nil
 		}
@@ -84,13 +84,17 @@ func (prog *Program) Change(p *model.Policy, f Facts) *Difference {
 // change is that of one device namespace; nil if too much differs.
 func (k *keptDevice) change(p *model.Policy, names model.Names, facts DeviceFacts, spaces []*space, before *kept, now Facts) (*keptDevice, *DeviceDifference) {
 	was := k.resolver
-	r := newResolver(p, names, was.device, facts, spaces, identitiesAfter(was.ids, spaces), before.passes(spaces))
+	r := newResolver(p, names, was.device, facts, spaces, k.identitiesAfter(spaces), before.passes(spaces))
 	if r.passes != was.passes || r.lists.least != was.lists.least || facts.Ephemeral() != was.facts.Ephemeral() || !slices.Equal(r.deep, was.deep) || !maps.Equal(r.always, was.always) {
 		return nil, nil
 	}
-	for name, id := range was.ids {
-		if now, stays := r.ids[name]; stays && now != id {
-			return nil, nil
+	if len(spaces) == len(k.spaces) && sameNames(spaces, k.spaces) {
+		r.named = k.index.names
+	} else {
+		for name, id := range was.ids {
+			if now, stays := r.ids[name]; stays && now != id {
+				return nil, nil
+			}
 		}
 	}
 	policies := k.lower(r, spaces)
@@ -145,16 +149,15 @@ func (k *keptDevice) change(p *model.Policy, names model.Names, facts DeviceFact
 	old.index = k.index
 	dc.Old, _ = assemble(&old, oldSpaces, written, before.facts)
 	dc.New, _ = assemble(r, newSpaces, wanted, now)
-	next := keep(r, spaces, policies, r.index)
-	next.by = by
-	r.index = nil
+	next := keep(r, spaces, policies, by, r.index)
+	r.index, r.named = nil, nil
 	return next, dc
 }
 
 // identitiesAfter numbers spaces, which mostly are those that were numbered.
-func identitiesAfter(ids map[string]uint32, spaces []*space) map[string]uint32 {
-	if len(ids) == len(spaces) && !slices.ContainsFunc(spaces, func(s *space) bool { _, known := ids[s.name]; return !known }) {
-		return ids
+func (k *keptDevice) identitiesAfter(spaces []*space) map[string]uint32 {
+	if k != nil && len(k.spaces) == len(spaces) && sameNames(spaces, k.spaces) {
+		return k.resolver.ids
 	}
 	return identities(spaces)
 }
@@ -164,43 +167,105 @@ func identitiesAfter(ids map[string]uint32, spaces []*space) map[string]uint32 {
 func (k *keptDevice) lower(r *resolver, spaces []*space) map[string]*chains {
 	others := changedNames(k.resolver, r)
 	policies := make(map[string]*chains, len(k.policies))
-	room := make([]chains, 0, len(spaces))
+	copies := make(map[*chains]*chains) // those that are alike stay one
 	var work []job
-	for _, s := range spaces {
+	var last *model.SocketNamespace
+	for i, s := range spaces {
 		n := s.source
-		if policies[n.Name] != nil {
+		if n == last { // an instance of the template before it
 			continue
 		}
-		room = append(room, chains{})
-		c := &room[len(room)-1]
+		last = n
+		var o *model.SocketNamespace
+		if i < len(k.spaces) && k.spaces[i].source.Name == n.Name {
+			o = k.spaces[i].source
+		} else {
+			o = k.resolver.names[n.Name]
+		}
+		if o != nil && n.Same(o) && !refers(n, others) {
+			if was := k.policies[n.Name]; was != nil {
+				c := copies[was]
+				if c == nil {
+					c = was.brief()
+					c.name = ""
+					copies[was] = c
+				}
+				policies[n.Name] = c
+				continue
+			}
+		}
+		c := &chains{}
 		policies[n.Name] = c
-		if o := k.resolver.names[n.Name]; o != nil && k.policies[n.Name] != nil && n.Same(o) && !refers(n, others) {
-			*c = *k.policies[n.Name]
-			c.name = ""
-			continue
-		}
 		work = append(work, job{n, c})
 	}
 	lowerAll(r, work)
 	return policies
 }
 
+// spacesAfter is [spacesOf] for facts and a policy that mostly are those before.
+func (k *keptDevice) spacesAfter(p *model.Policy, device string, before, now Facts) []*space {
+	if k == nil || !sameMemory(before.Members, now.Members) || !sameMemory(before.Missing, now.Missing) {
+		return spacesOf(p, device, now)
+	}
+	room := make([]space, len(k.spaces))
+	spaces := make([]*space, 0, len(k.spaces))
+	at := 0
+	for i := range p.SocketNamespaces {
+		n := &p.SocketNamespaces[i]
+		if n.Device != device {
+			continue
+		}
+		if at == len(k.spaces) || k.spaces[at].name != n.Name || k.spaces[at].source.Each != n.Each {
+			return spacesOf(p, device, now)
+		}
+		for source := k.spaces[at].source; at < len(k.spaces) && k.spaces[at].source == source; at++ {
+			room[at] = *k.spaces[at]
+			room[at].source = n
+			spaces = append(spaces, &room[at])
+		}
+	}
+	if at < len(k.spaces) {
+		return spacesOf(p, device, now)
+	}
+	return spaces
+}
+
+func sameMemory[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+func sameNames(a, b []*space) bool {
+	for i := range a {
+		if a[i].name != b[i].name {
+			return false
+		}
+	}
+	return true
+}
+
 // changedNames returns the groups and namespaces that a rule which names them may
 // mean something else by.
 func changedNames(old, new *resolver) map[string]bool {
 	changed := make(map[string]bool)
-	for name, n := range new.names {
-		o := old.names[name]
-		if o == n {
-			continue
+	was := old.policy.SocketNamespaces
+	for i := range new.policy.SocketNamespaces {
+		n := &new.policy.SocketNamespaces[i]
+		name := n.Name
+		var o *model.SocketNamespace
+		if i < len(was) && was[i].Name == name {
+			o = &was[i]
+		} else {
+			o = old.names[name]
 		}
-		if o == nil || o.Device != n.Device || o.Each != n.Each || !slices.Equal(o.Addresses, n.Addresses) || old.ids[name] != new.ids[name] {
+		if o == nil || o.Device != n.Device || o.Each != n.Each || !slices.Equal(o.Addresses, n.Addresses) || new.named == nil && old.ids[name] != new.ids[name] {
 			changed[name] = true
 		}
 	}
-	for name := range old.names {
-		if new.names[name] == nil {
-			changed[name] = true
+	for i := range was {
+		if now := new.policy.SocketNamespaces; i >= len(now) || now[i].Name != was[i].Name {
+			if new.names[was[i].Name] == nil {
+				changed[was[i].Name] = true
+			}
 		}
 	}
 	groups := make(map[string]*model.Group, len(old.policy.Groups))
@@ -244,13 +309,23 @@ func refers(n *model.SocketNamespace, to map[string]bool) bool {
 // not the same leads to, of both tables.
 func (k *keptDevice) touched(r *resolver, spaces []*space, policies map[string]*chains, by map[string]*model.SocketNamespace) map[string]bool {
 	touched := make(map[string]bool)
-	was := make(map[string]*space, len(k.spaces))
-	for _, s := range k.spaces {
-		was[s.name] = s
+	was := make(map[string]*space) // those that do not stand at the same place
+	aligned := func(i int) bool {
+		return i < len(spaces) && i < len(k.spaces) && spaces[i].name == k.spaces[i].name
 	}
-	for _, s := range spaces {
-		o := was[s.name]
-		delete(was, s.name)
+	for i, s := range k.spaces {
+		if !aligned(i) {
+			was[s.name] = s
+		}
+	}
+	for i, s := range spaces {
+		var o *space
+		if aligned(i) {
+			o = k.spaces[i]
+		} else {
+			o = was[s.name]
+			delete(was, s.name)
+		}
 		now := policies[s.source.Name].name
 		// Templates say of the whole table whether there are any.
 		if o != nil && s.source.Each == "" && o.source.Each == "" && slices.Equal(s.members, o.members) &&

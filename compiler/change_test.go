@@ -92,6 +92,7 @@ func TestChange(t *testing.T) {
 					}
 					f = drawFacts(t, p)
 					next := c.compile(p, f)
+					checkCalls(t, prog, p, f)
 					tried++
 					d := prog.Change(p, f)
 					if d == nil {
@@ -108,6 +109,15 @@ func TestChange(t *testing.T) {
 				t.Errorf("%d of %d edits were compiled alone", done, tried)
 			}
 		})
+	}
+}
+
+// checkCalls compiles for the syscall tier after a former policy.
+func checkCalls(t *rapid.T, former *Program, p *model.Policy, f Facts) {
+	got, index := former.CompileSyscalls(p, f)
+	want, all := CompileSyscalls(p, f)
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(index, all) {
+		t.Fatalf("after a former policy:\n%+v\n%+v\nwant\n%+v\n%+v", got, index, want, all)
 	}
 }
 

@@ -73,7 +73,7 @@ func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
 			policies := lowerPolicies(r, spaces)
 			share(r, spaces, policies)
 			out.Table, out.Index = assemble(r, spaces, policies, f)
-			prog.kept.devices[d.Name] = keep(r, spaces, policies, out.Index)
+			prog.kept.devices[d.Name] = keep(r, spaces, policies, firstsOf(spaces, policies), out.Index)
 		}
 		prog.Devices = append(prog.Devices, out)
 	}

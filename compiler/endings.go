@@ -69,7 +69,7 @@ func (a *assembly) reportSets() []nft.Set {
 // refusalChains makes the chains of the endings that policies lead to.
 func (a *assembly) refusalChains(policies map[string]*chains) {
 	used := make(map[ending]bool)
-	for _, c := range policies {
+	for c := range distinct(policies) {
 		for e := range c.endings {
 			used[e] = true
 		}

@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -143,11 +142,14 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 	ix := &Index{
 		Table: TableName, ids: r.ids,
 		policies: make(map[string]policyRef, len(policies)),
-		names:    make(map[uint32]string, len(r.ids)),
+		names:    r.named,
 		levels:   make(map[int]bool),
 	}
-	for name, id := range r.ids {
-		ix.names[id] = name
+	if ix.names == nil {
+		ix.names = make(map[uint32]string, len(r.ids))
+		for name, id := range r.ids {
+			ix.names[id] = name
+		}
 	}
 	for _, l := range levels {
 		ix.levels[l] = always[l]
@@ -157,11 +159,12 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 		ix.policies[name] = policyRef{name: c.name, class: numbers[name]}
 	}
 	first := make(map[string]string) // by the name of the chains
-	for _, name := range slices.Sorted(maps.Keys(policies)) {
-		ref := ix.policies[name]
-		if first[ref.name] == "" {
+	for name, ref := range ix.policies {
+		if other, taken := first[ref.name]; !taken || name < other {
 			first[ref.name] = name
 		}
+	}
+	for name, ref := range ix.policies {
 		ref.countedUnder = first[ref.name]
 		ix.policies[name] = ref
 	}

@@ -35,6 +35,15 @@ func (c *chains) brief() *chains {
 	return &b
 }
 
+// distinct returns each of the policies once.
+func distinct(policies map[string]*chains) map[*chains]bool {
+	all := make(map[*chains]bool)
+	for _, c := range policies {
+		all[c] = true
+	}
+	return all
+}
+
 // sets notes which sets the rules ask.
 func (c *chains) sets() {
 	seen := make(map[string]bool)
@@ -50,28 +59,34 @@ func (c *chains) sets() {
 	}
 }
 
-func keep(r *resolver, spaces []*space, policies map[string]*chains, index *Index) *keptDevice {
-	k := &keptDevice{resolver: r, spaces: spaces, index: index, policies: make(map[string]*chains, len(policies)), by: firstsOf(spaces, policies)}
+// keep keeps what policies are, whose map is not used otherwise from here on.
+func keep(r *resolver, spaces []*space, policies map[string]*chains, by map[string]*model.SocketNamespace, index *Index) *keptDevice {
 	briefs := make(map[*chains]*chains)
 	for name, c := range policies {
-		b := c
-		if c.list != nil {
-			if b = briefs[c]; b == nil {
-				b = c.brief()
-				briefs[c] = b
-			}
+		if c.list == nil {
+			continue
 		}
-		k.policies[name] = b
+		b := briefs[c]
+		if b == nil {
+			b = c.brief()
+			briefs[c] = b
+		}
+		policies[name] = b
 	}
-	return k
+	return &keptDevice{resolver: r, spaces: spaces, index: index, policies: policies, by: by}
 }
 
 // firstsOf returns the first namespace of those that have a policy, by its name.
 func firstsOf(spaces []*space, policies map[string]*chains) map[string]*model.SocketNamespace {
 	by := make(map[string]*model.SocketNamespace)
+	seen := make(map[*chains]bool)
 	for _, s := range spaces {
-		if name := policies[s.source.Name].name; by[name] == nil {
-			by[name] = s.source
+		c := policies[s.source.Name]
+		if seen[c] {
+			continue
+		}
+		if seen[c] = true; by[c.name] == nil {
+			by[c.name] = s.source
 		}
 	}
 	return by

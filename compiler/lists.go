@@ -36,7 +36,8 @@ type resolver struct {
 	always map[int]bool // those that are in use whatever exists
 	passes Passes
 	lists  *lists
-	index  *Index // nil until it is made
+	index  *Index            // nil until it is made
+	named  map[uint32]string // ids the other way; nil until it is made
 }
 
 // addresses returns those that a peer stands for where it is not recognised by

@@ -28,7 +28,18 @@ func (ci CallIndex) Member(m Member, ix *Index) syscalls.Member {
 // CompileSyscalls turns a policy into what the cgroup-BPF programs read: the
 // same rules as the tables', as far as a call can tell.
 func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
+	return compileSyscalls(p, f, &kept{})
+}
+
+// CompileSyscalls is the same, of a policy and facts that mostly are those of the
+// program.
+func (prog *Program) CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
+	return compileSyscalls(p, f, prog.kept)
+}
+
+func compileSyscalls(p *model.Policy, f Facts, last *kept) (*syscalls.Program, CallIndex) {
 	c := &callCompiler{
+		last: last, alike: make(map[alikeCalls]uint32),
 		policy: p, names: p.Names(), prog: &syscalls.Program{}, index: make(CallIndex),
 		shared: make(map[string]uint32), said: make(map[string]uint32), sources: make(map[string]uint32),
 	}
@@ -40,9 +51,9 @@ func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
 		if !ok {
 			continue
 		}
-		spaces := spacesOf(p, d.Name, f)
-		ids := identities(spaces)
-		c.device(d.Name, facts, spaces, ids)
+		was := last.devices[d.Name]
+		spaces := was.spacesAfter(p, d.Name, last.facts, f)
+		c.device(d.Name, facts, spaces, was.identitiesAfter(spaces))
 	}
 	return c.prog, c.index
 }
@@ -51,6 +62,8 @@ func CompileSyscalls(p *model.Policy, f Facts) (*syscalls.Program, CallIndex) {
 type callCompiler struct {
 	policy  *model.Policy
 	names   model.Names
+	last    *kept                 // of a former compilation
+	alike   map[alikeCalls]uint32 // index of a policy by what it was then
 	prog    *syscalls.Program
 	index   CallIndex
 	shared  map[string]uint32 // index of a policy by its content
@@ -119,6 +132,36 @@ func firstOwners(spaces []*space, ids map[string]uint32) map[netip.Addr]uint32 {
 // if it says the same. Most of the work is to find that out, so it is asked
 // about the policy's words first; those of others are compared by what they become.
 func (c *callCompiler) lists(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
+	was := c.last.alike(n)
+	if index, ok := c.alike[alikeCalls{was, taken}]; ok && was != nil {
+		return index
+	}
+	index := c.listsSaid(n, taken)
+	c.alike[alikeCalls{was, taken}] = index
+	return index
+}
+
+// alikeCalls tells policies apart of namespaces that have not changed: those that
+// said the same had the same chains.
+type alikeCalls struct {
+	was   *chains
+	taken [4]syscalls.Span
+}
+
+// alike returns the chains of a namespace that says the same as before; nil if
+// it does not.
+func (k *kept) alike(n *model.SocketNamespace) *chains {
+	was := k.devices[n.Device]
+	if was == nil {
+		return nil
+	}
+	if o := was.resolver.names[n.Name]; o == nil || !n.Same(o) {
+		return nil
+	}
+	return was.policies[n.Name]
+}
+
+func (c *callCompiler) listsSaid(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
 	key := make([]byte, 0, 512)
 	for _, t := range taken {
 		key = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(key, t.First), t.Count)

@@ -89,7 +89,7 @@ func (r *Reconciler) planEdit(l *Loaded) (*Plan, *compiler.Program) {
 	}
 	plan := &Plan{Policy: l.Policy, Facts: facts, part: true}
 	calls := make(chan bool, 1)
-	go func() { calls <- r.host.planCallsAgain(plan, r.calls != nil) }()
+	go func() { calls <- r.host.planCallsAgain(plan, was, r.calls != nil) }()
 	difference := was.Change(l.Policy, facts)
 	if !<-calls || difference == nil {
 		return nil, nil
@@ -108,7 +108,7 @@ func (r *Reconciler) planEdit(l *Loaded) (*Plan, *compiler.Program) {
 // planCallsAgain adds to a plan what the syscall tier of this process, which is
 // open and runs the present policy, is to run. It returns false if the tier has to
 // be looked at.
-func (h *Host) planCallsAgain(plan *Plan, inUse bool) bool {
+func (h *Host) planCallsAgain(plan *Plan, was *compiler.Program, inUse bool) bool {
 	if !inUse {
 		return true
 	}
@@ -116,7 +116,7 @@ func (h *Host) planCallsAgain(plan *Plan, inUse bool) bool {
 		return false
 	}
 	plan.Calls.Support = *h.support
-	plan.Calls.Program, plan.Calls.Index = compiler.CompileSyscalls(plan.Policy, plan.Facts)
+	plan.Calls.Program, plan.Calls.Index = was.CompileSyscalls(plan.Policy, plan.Facts)
 	if !h.tier.Steers(plan.Calls.Program.Netns) {
 		return false
 	}

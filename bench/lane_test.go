@@ -20,6 +20,7 @@ import (
 type lane struct {
 	rules      string // what kind
 	namespaces int    // that they are for; 0: none
+	prefixes   int    // in a list that a rule names, where lanes differ by that
 	slow       int    // how many times less is done in it, for rules that take long
 	work       chan func() error
 	done       chan error
@@ -27,7 +28,12 @@ type lane struct {
 }
 
 // name is the lane's part of the name of a benchmark.
-func (l *lane) name() string { return fmt.Sprintf("rules=%s/namespaces=%d", l.rules, l.namespaces) }
+func (l *lane) name() string {
+	if l.prefixes > 0 {
+		return fmt.Sprintf("rules=%s/prefixes=%d", l.rules, l.prefixes)
+	}
+	return fmt.Sprintf("rules=%s/namespaces=%d", l.rules, l.namespaces)
+}
 
 // openLane makes a network namespace whose lo is up.
 func openLane(b *testing.B, rules string, namespaces int) *lane {
@@ -192,6 +198,27 @@ func race(b *testing.B, lanes []*lane, count int, work func(lane, count int, too
 // raceFree is race for work that is not bound to the lane's thread.
 func raceFree(b *testing.B, lanes []*lane, count int, work func(lane, count int, took func(time.Duration)) error) {
 	b.Helper()
+	report(b, lanes, turns(b, lanes, count, work))
+}
+
+// timesOf is race for who reports something else of the times, which are sorted.
+func timesOf(b *testing.B, lanes []*lane, count int, work func(lane, count int, took func(time.Duration)) error) [][]float64 {
+	b.Helper()
+	return turns(b, lanes, count, func(i, count int, took func(time.Duration)) (err error) {
+		lanes[i].do(b, func() error { return work(i, count, took) })
+		return nil
+	})
+}
+
+// reportTimes reports the times of a kind of work from one cgroup to another.
+func reportTimes(b *testing.B, lanes []*lane, work func(b *testing.B, lanes []*lane, server, client string) [][]float64, server, client string) {
+	b.Helper()
+	report(b, lanes, work(b, lanes, server, client))
+}
+
+// turns has each lane work in its turn, and returns the times in order.
+func turns(b *testing.B, lanes []*lane, count int, work func(lane, count int, took func(time.Duration)) error) [][]float64 {
+	b.Helper()
 	times := make([][]float64, len(lanes))
 	for round := range raceRounds + 1 {
 		for i, l := range lanes {
@@ -204,8 +231,15 @@ func raceFree(b *testing.B, lanes []*lane, count int, work func(lane, count int,
 			}
 		}
 	}
+	for _, t := range times {
+		slices.Sort(t)
+	}
+	return times
+}
+
+func report(b *testing.B, lanes []*lane, times [][]float64) {
+	b.Helper()
 	for i, l := range lanes {
-		slices.Sort(times[i])
 		b.Run(l.name(), func(b *testing.B) {
 			for b.Loop() {
 			}

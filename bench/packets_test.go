@@ -11,7 +11,13 @@ import (
 // BenchmarkDatagram sends datagrams over lo from the last namespace of a policy to
 // the one before it. The last rule of both ends allows them.
 func BenchmarkDatagram(b *testing.B) {
-	lanes := openLanes(b)
+	reportTimes(b, openLanes(b), datagrams, serverMember(), clientMember())
+}
+
+// datagrams takes the times of datagrams in each lane, from a socket of one
+// cgroup to one of another.
+func datagrams(b *testing.B, lanes []*lane, server, client string) [][]float64 {
+	b.Helper()
 	to := &unix.SockaddrInet4{Port: servicePort, Addr: [4]byte{127, 0, 0, 1}}
 	servers, clients := make([]int, len(lanes)), make([]int, len(lanes))
 	socket := func() (int, error) {
@@ -21,13 +27,13 @@ func BenchmarkDatagram(b *testing.B) {
 		}
 		return s, err
 	}
-	inCgroup(b, serverMember(), lanes, func(i int) (err error) {
+	inCgroup(b, server, lanes, func(i int) (err error) {
 		if servers[i], err = socket(); err != nil {
 			return err
 		}
 		return unix.Bind(servers[i], to)
 	})
-	inCgroup(b, clientMember(), lanes, func(i int) (err error) {
+	inCgroup(b, client, lanes, func(i int) (err error) {
 		if clients[i], err = socket(); err != nil {
 			return err
 		}
@@ -35,7 +41,7 @@ func BenchmarkDatagram(b *testing.B) {
 	})
 	const burst = 64
 	data := []byte("a datagram")
-	race(b, lanes, 40, func(i, bursts int, took func(time.Duration)) error {
+	return timesOf(b, lanes, 40, func(i, bursts int, took func(time.Duration)) error {
 		var buf [64]byte
 		for range bursts {
 			began := time.Now()
@@ -58,13 +64,18 @@ func BenchmarkDatagram(b *testing.B) {
 // BenchmarkConnect makes TCP connections between the same namespaces: socket,
 // connect, accept and both closes.
 func BenchmarkConnect(b *testing.B) {
-	lanes := openLanes(b)
-	listeners := listen(b, lanes)
+	reportTimes(b, openLanes(b), connects, serverMember(), clientMember())
+}
+
+// connects takes the times of connections in each lane, from one cgroup to another.
+func connects(b *testing.B, lanes []*lane, server, client string) [][]float64 {
+	b.Helper()
+	listeners := listen(b, lanes, server)
 	b.Cleanup(func() { _ = enterCgroup("/") })
-	if err := enterCgroup(clientMember()); err != nil {
+	if err := enterCgroup(client); err != nil {
 		b.Fatal(err)
 	}
-	race(b, lanes, 100, func(i, count int, took func(time.Duration)) error {
+	return timesOf(b, lanes, 100, func(i, count int, took func(time.Duration)) error {
 		return connectOften(listeners[i], count, took)
 	})
 }
@@ -138,10 +149,10 @@ func BenchmarkBulk(b *testing.B) {
 }
 
 // listen makes a TCP listener of the serving namespace in each lane.
-func listen(b *testing.B, lanes []*lane) []int {
+func listen(b *testing.B, lanes []*lane, server string) []int {
 	b.Helper()
 	listeners := make([]int, len(lanes))
-	inCgroup(b, serverMember(), lanes, func(i int) (err error) {
+	inCgroup(b, server, lanes, func(i int) (err error) {
 		listeners[i], err = listener(b)
 		return err
 	})
@@ -185,7 +196,7 @@ func connect(listener int) (client, server int, err error) {
 // connections makes an established connection in each lane.
 func connections(b *testing.B, lanes []*lane) (clients, servers []int) {
 	b.Helper()
-	listeners := listen(b, lanes)
+	listeners := listen(b, lanes, serverMember())
 	clients, servers = make([]int, len(lanes)), make([]int, len(lanes))
 	inCgroup(b, clientMember(), lanes, func(i int) (err error) {
 		if clients[i], servers[i], err = connect(listeners[i]); err != nil {

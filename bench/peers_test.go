@@ -175,7 +175,7 @@ func BenchmarkHTTP(b *testing.B) {
 	for _, kept := range []bool{true, false} {
 		b.Run(fmt.Sprintf("connection=%s", map[bool]string{true: "kept", false: "new"}[kept]), func(b *testing.B) {
 			lanes := openLanes(b)
-			listeners := listen(b, lanes)
+			listeners := listen(b, lanes, serverMember())
 			clients := make([]*http.Client, len(lanes))
 			for i, l := range lanes {
 				file := os.NewFile(uintptr(listeners[i]), "listener")

@@ -18,7 +18,7 @@ const (
 	// and each list is in several of a policy's chains.
 	PassSets
 	// PassDead leaves out what comes after a rule that matches everything that
-	// gets there.
+	// gets there, and rules that allow what the default allows as well.
 	PassDead
 	// PassTransports writes a list for TCP and for UDP where each would pass
 	// several rules of the other.

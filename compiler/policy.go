@@ -151,9 +151,11 @@ func (l *lowering) self() *emitter {
 	}
 	l.first(questions{})
 	l.bind(e, source, viewSelf, EndFrom)
-	accepting := e.reserve()
-	l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
-	e.cur = accepting
+	if len(l.selfRules(model.Connect)) > 0 {
+		accepting := e.reserve()
+		l.selfList(e, model.Connect, jumpTo(nft.VerdictGoto, accepting.Name))
+		e.cur = accepting
+	}
 	l.bind(e, destination, viewSelf, EndFrom)
 	l.selfList(e, model.Accept, jumpTo(nft.VerdictGoto, chainPass))
 	return e
@@ -220,13 +222,25 @@ func (l *lowering) list(e *emitter, h model.Hook, v view, allow nft.Statement, e
 // selfList writes the rules of a list that can speak of the namespace itself.
 // The namespace reaches itself by default.
 func (l *lowering) selfList(e *emitter, h model.Hook, allow nft.Statement) {
-	rules := l.n.Rules(h)
+	rules := l.selfRules(h)
 	for i := range rules {
 		if l.rule(e, &rules[i], viewSelf, allow, EndFrom) {
 			return
 		}
 	}
 	e.rule("", allow)
+}
+
+// selfRules returns the rules of a list up to the last one that refuses or tells of
+// what the namespace sends to itself: the others only allow, as the default does.
+func (l *lowering) selfRules(h model.Hook) []model.Rule {
+	rules := l.n.Rules(h)
+	for n := len(rules); n > 0; n-- {
+		if l.mattersToSelf(&rules[n-1]) || !l.passes.has(PassDead) {
+			return rules[:n]
+		}
+	}
+	return nil
 }
 
 // portTerms returns the matches for protocols and ports as they are asked in a view.

@@ -130,6 +130,12 @@ func namesIdentity(r *model.Rule) bool {
 	})
 }
 
+// mattersToSelf reports whether a rule refuses or tells of something that the
+// namespace sends to itself.
+func (l *lowering) mattersToSelf(r *model.Rule) bool {
+	return (r.Action == model.Deny || r.Log) && len(l.peerTerms(l.n, r, viewSelf)) > 0
+}
+
 // selfFree returns the transports by which two sockets of the namespace reach
 // each other and nothing has to be told of it.
 func (l *lowering) selfFree() transports {
@@ -139,7 +145,7 @@ func (l *lowering) selfFree() transports {
 	free := transports{tcp: true, udp: true}
 	for _, h := range []model.Hook{model.Connect, model.Accept} {
 		for _, r := range l.n.Rules(h) {
-			if (r.Action == model.Deny || r.Log) && len(l.peerTerms(l.n, &r, viewSelf)) > 0 {
+			if l.mattersToSelf(&r) {
 				free = free.not(transportsOf(r.Protocols))
 			}
 		}

@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,29 @@ func BenchmarkCompile(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			compiler.Compile(policy, facts)
+		}
+	})
+}
+
+// BenchmarkChange compiles what one edited rule changes: what is pure of an edit
+// that a controller puts in force, once for each tier.
+func BenchmarkChange(b *testing.B) {
+	each(b, sizes[1:], func(b *testing.B, n, different int) {
+		files := make([]model.File, 0, 100)
+		for i, text := range policyFiles(n, different, 100) {
+			files = append(files, model.File{Name: fmt.Sprintf("%d.yaml", i), Data: []byte(text)})
+		}
+		before, _, parsed := model.Reparse(files, nil)
+		facts := everyMember(before)
+		prog := compiler.Compile(before, facts)
+		files[0].Data = []byte(strings.Replace(string(files[0].Data), "ports: 53,", "ports: 54,", 1))
+		b.ReportAllocs()
+		for b.Loop() {
+			after, _, _ := model.Reparse(files, parsed)
+			prog.CompileSyscalls(after, facts)
+			if prog.Change(after, facts) == nil {
+				b.Fatal("too much differs")
+			}
 		}
 	})
 }

@@ -85,6 +85,7 @@ func (prog *Program) Change(p *model.Policy, f Facts) *Difference {
 func (k *keptDevice) change(p *model.Policy, names model.Names, facts DeviceFacts, spaces []*space, before *kept, now Facts) (*keptDevice, *DeviceDifference) {
 	was := k.resolver
 	r := newResolver(p, names, was.device, facts, spaces, k.identitiesAfter(spaces), before.passes(spaces))
+	r.lists = k.listsAfter(r, spaces)
 	if r.passes != was.passes || r.lists.least != was.lists.least || facts.Ephemeral() != was.facts.Ephemeral() || !slices.Equal(r.deep, was.deep) || !maps.Equal(r.always, was.always) {
 		return nil, nil
 	}
@@ -160,6 +161,32 @@ func (k *keptDevice) identitiesAfter(spaces []*space) map[string]uint32 {
 		return k.resolver.ids
 	}
 	return identities(spaces)
+}
+
+// listsAfter is [newLists] that counts no lists where all that can have come
+// since are not too many.
+func (k *keptDevice) listsAfter(r *resolver, spaces []*space) *lists {
+	most := k.resolver.lists.distinct
+	was, is := k.resolver.policy, r.policy
+	if !slices.EqualFunc(was.Groups, is.Groups, func(a, b model.Group) bool { return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) }) {
+		return newLists(r, spaces)
+	}
+	for i := range is.SocketNamespaces {
+		n := &is.SocketNamespaces[i]
+		if i < len(was.SocketNamespaces) && n.Same(&was.SocketNamespaces[i]) {
+			continue
+		}
+		most++
+		for _, h := range model.Hooks {
+			for j := range n.Rules(h) {
+				most += 3 + len(n.Rules(h)[j].Peers) + len(n.Rules(h)[j].Local)
+			}
+		}
+	}
+	if most > mostListSets || k.resolver.lists.least > 0 {
+		return newLists(r, spaces)
+	}
+	return &lists{known: make(map[listKey]*addressList), distinct: most}
 }
 
 // lower returns the policies of spaces: those that follow from what is the same

@@ -70,6 +70,7 @@ func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
 		out := Device{Name: d.Name}
 		if spaces := spacesOf(p, d.Name, f); len(spaces) > 0 {
 			r := newResolver(p, p.Names(), d.Name, facts, spaces, identities(spaces), passes(spaces))
+			r.lists = newLists(r, spaces)
 			policies := lowerPolicies(r, spaces)
 			share(r, spaces, policies)
 			out.Table, out.Index = assemble(r, spaces, policies, f)
@@ -83,6 +84,5 @@ func compile(p *model.Policy, f Facts, passes func([]*space) Passes) *Program {
 func newResolver(p *model.Policy, names model.Names, device string, facts DeviceFacts, spaces []*space, ids map[string]uint32, passes Passes) *resolver {
 	r := &resolver{policy: p, names: names, device: device, ids: ids, facts: facts, passes: passes}
 	r.deep, r.always = levelsOf(spaces)
-	r.lists = newLists(r, spaces)
 	return r
 }

@@ -54,9 +54,10 @@ type addressList struct {
 
 // lists remembers the lists of addresses of a device namespace, which many rules name.
 type lists struct {
-	least int // elements of a set
-	mu    sync.Mutex
-	known map[listKey]*addressList
+	least    int // elements of a set
+	distinct int // at most so many lists may get one
+	mu       sync.Mutex
+	known    map[listKey]*addressList
 }
 
 // listKey tells a slice of the policy from others: a policy does not change while
@@ -92,7 +93,7 @@ func newLists(r *resolver, spaces []*space) *lists {
 			}
 		}
 	}
-	if len(c.sizes) > mostListSets {
+	if all.distinct = len(c.sizes); all.distinct > mostListSets {
 		sizes := slices.Sorted(maps.Values(c.sizes))
 		all.least = sizes[len(sizes)-mostListSets-1] + 1
 	}

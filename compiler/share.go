@@ -19,9 +19,11 @@ const mostApart = 128
 func many(spaces []*space) bool {
 	sources := make(map[string]bool)
 	for _, s := range spaces {
-		sources[s.source.Name] = true
+		if sources[s.source.Name] = true; len(sources) > mostApart {
+			return true
+		}
 	}
-	return len(sources) > mostApart
+	return false
 }
 
 // share names each policy by its content, so that what changes gets other

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -41,7 +42,7 @@ func compileSyscalls(p *model.Policy, f Facts, last *kept) (*syscalls.Program, C
 	c := &callCompiler{
 		last: last, alike: make(map[alikeCalls]uint32),
 		policy: p, names: p.Names(), prog: &syscalls.Program{}, index: make(CallIndex),
-		shared: make(map[string]uint32), said: make(map[string]uint32), sources: make(map[string]uint32),
+		shared: make(map[[sha256.Size]byte]uint32), said: make(map[[sha256.Size]byte]uint32), sources: make(map[string]uint32),
 	}
 	for i := range p.SocketNamespaces {
 		c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)
@@ -66,9 +67,10 @@ type callCompiler struct {
 	alike   map[alikeCalls]uint32 // index of a policy by what it was then
 	prog    *syscalls.Program
 	index   CallIndex
-	shared  map[string]uint32 // index of a policy by its content
-	said    map[string]uint32 // and by what its namespace says
-	sources map[string]uint32 // by the name of a namespace or template
+	shared  map[[sha256.Size]byte]uint32 // index of a policy by its content
+	said    map[[sha256.Size]byte]uint32 // and by what its namespace says
+	text    []byte                       // whose digest is taken
+	sources map[string]uint32            // by the name of a namespace or template
 }
 
 func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, ids map[string]uint32) {
@@ -162,11 +164,12 @@ func (k *kept) alike(n *model.SocketNamespace) *chains {
 }
 
 func (c *callCompiler) listsSaid(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
-	key := make([]byte, 0, 512)
+	key := c.text[:0]
 	for _, t := range taken {
 		key = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(key, t.First), t.Count)
 	}
-	said := string(appendSaid(key, n))
+	c.text = appendSaid(key, n)
+	said := sha256.Sum256(c.text)
 	if index, ok := c.said[said]; ok {
 		return index
 	}
@@ -180,7 +183,8 @@ func (c *callCompiler) listsOf(n *model.SocketNamespace, taken [4]syscalls.Span)
 	parts := [][]syscalls.Entry{l.own(), l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
 	pol := syscalls.Policy{Taken: taken, Flags: addressFlags(n)}
 	pol.Source4, pol.Source6 = firstAddress(n, true), firstAddress(n, false)
-	key := contentKey(pol, parts)
+	c.text = appendCalls(c.text[:0], pol, parts)
+	key := sha256.Sum256(c.text)
 	if index, ok := c.shared[key]; ok {
 		return index
 	}
@@ -193,16 +197,16 @@ func (c *callCompiler) listsOf(n *model.SocketNamespace, taken [4]syscalls.Span)
 	return index
 }
 
-// contentKey is the same for two policies that say the same.
-func contentKey(p syscalls.Policy, parts [][]syscalls.Entry) string {
-	b, _ := binary.Append(nil, binary.NativeEndian, p)
+// appendCalls appends what is the same for two policies that say the same.
+func appendCalls(b []byte, p syscalls.Policy, parts [][]syscalls.Entry) []byte {
+	b, _ = binary.Append(b, binary.NativeEndian, p)
 	for _, part := range parts {
 		b = binary.NativeEndian.AppendUint32(b, uint32(len(part)))
 		for i := range part {
 			b = part[i].Append(b)
 		}
 	}
-	return string(b)
+	return b
 }
 
 func (c *callCompiler) put(entries []syscalls.Entry) syscalls.Span {

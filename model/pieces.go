@@ -15,7 +15,7 @@ import (
 
 // pieceSize is how large a piece is at least, in bytes. Files that are not twice as
 // large are read as a whole. Tests make it small.
-var pieceSize = 32 << 10
+var pieceSize = 16 << 10
 
 // piece is a part of a file that begins behind some lines.
 type piece struct {

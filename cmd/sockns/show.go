@@ -16,11 +16,12 @@ func (c *cli) showCosts(prog *compiler.Program, device string) error {
 	type costs struct {
 		Device     string                   `json:"deviceNamespace"`
 		Namespaces []compiler.NamespaceCost `json:"socketNamespaces"`
+		Lists      []compiler.ListCost      `json:"lists"`
 	}
 	all := []costs{}
 	for i := range prog.Devices {
 		if d := &prog.Devices[i]; d.Table != nil && (device == "" || device == d.Name) {
-			all = append(all, costs{d.Name, d.Costs()})
+			all = append(all, costs{d.Name, d.Costs(), d.Lists()})
 		}
 	}
 	if c.output == "json" {
@@ -38,7 +39,15 @@ func (c *cli) showCosts(prog *compiler.Program, device string) error {
 			}
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, d := range all {
+		for _, l := range d.Lists {
+			fmt.Fprintf(c.out, "%s: set %s\n", d.Device, l)
+		}
+	}
+	return nil
 }
 
 func (c *cli) showCommand() *cobra.Command {
@@ -56,7 +65,9 @@ socket namespace's rules costs instead: rules that are looked at, lookups in set
 and maps, and an estimate in nanoseconds of a machine that sends a datagram over
 lo in 600. "connect" is in output, not through lo; over lo it is "accept" of the
 receiver and then "local" of the sender, both in input. Packets of a TCP
-connection that exists cost one rule.`,
+connection that exists cost one rule. A line follows for each long list of
+addresses or ports that became a set, because that is cheaper than a rule for
+each of its elements: what either costs a packet, and the kernel's memory.`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := c.load(files)

@@ -20,7 +20,7 @@ import (
 type lane struct {
 	rules      string // what kind
 	namespaces int    // that they are for; 0: none
-	prefixes   int    // in a list that a rule names, where lanes differ by that
+	by         string // what lanes differ by instead, as "prefixes=10"
 	slow       int    // how many times less is done in it, for rules that take long
 	work       chan func() error
 	done       chan error
@@ -29,8 +29,8 @@ type lane struct {
 
 // name is the lane's part of the name of a benchmark.
 func (l *lane) name() string {
-	if l.prefixes > 0 {
-		return fmt.Sprintf("rules=%s/prefixes=%d", l.rules, l.prefixes)
+	if l.by != "" {
+		return fmt.Sprintf("rules=%s/%s", l.rules, l.by)
 	}
 	return fmt.Sprintf("rules=%s/namespaces=%d", l.rules, l.namespaces)
 }

@@ -69,11 +69,13 @@ func listTable(b *testing.B, n, last int, passes compiler.Passes) *nft.Table {
 // one without a table.
 func listLanes(b *testing.B) []*lane {
 	b.Helper()
-	lanes := []*lane{openLane(b, "none", 0)}
+	none := openLane(b, "none", 0)
+	none.by = "prefixes=0"
+	lanes := []*lane{none}
 	for _, way := range listings {
 		for _, n := range listSizes {
 			l := openLane(b, way.name, 0)
-			l.prefixes = n
+			l.by = fmt.Sprintf("prefixes=%d", n)
 			l.load(b, listTable(b, n, n-1, way.passes))
 			if way.passes != compiler.AllPasses {
 				l.slow = 1 + n/50

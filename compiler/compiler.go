@@ -7,6 +7,7 @@
 //	identity   every socket namespace gets the number that marks its packets on lo
 //	alike      namespaces that say the same are lowered once
 //	lists      rules become clauses whose peers are matches, not names
+//	sets       long lists of addresses and ports become sets, where prices say so
 //	lower      clauses become rules of chains; first match wins exactly
 //	transports a list that is much of TCP and of UDP is written for each
 //	questions  what is dear to find out is asked as late as it can be

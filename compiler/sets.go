@@ -15,12 +15,18 @@ import (
 
 // Long lists of addresses and ports become sets of the table where that is
 // cheaper than a rule for each (prices.go): single values a hash set, ranges a
-// set of intervals. A set is named by its content, so that all rules, namespaces and hooks
-// that have the same list have the same set, and rules with another list look into another:
-// a list that changes is a new set, and the chains of its rules change over to it as
-// they do for other rules. Filling the old set anew instead would be no less work for packets,
-// and wrong for some: while a batch is being made, a lookup in a set of intervals
-// fails wherever one begins or ends within an old one (nft_rbtree_lookup).
+// set of intervals. A set is named by its content, so that all rules, namespaces
+// and hooks that have a list have the same set, and a list that changes is another
+// set: the rules that name it change over to it as to any other rule's change, and a
+// packet sees all of the old policy or all of the new.
+//
+// Elements put into and taken from the set that is there would be fewer, but not
+// that: packets read rules as of the moment they come and sets as they are, so a
+// packet could pass old rules with a new list, or miss an address that is in both, where one
+// of two sets it asks has lost it and the other had not got it yet. And in a set
+// of intervals a lookup can miss what is in force while elements near it are being
+// written (an element that is not in force yet hides the one that is: net/netfilter/nft_set_rbtree.c,
+// mended in nf-next of January 2026).
 
 // fewest is the shortest list that is worth a thought.
 const fewest = 4

@@ -26,6 +26,7 @@ func policyText(n, different int) string { return policyOf(n, different, "", mem
 // cgroups that member says.
 func policyOf(n, different int, device string, member func(i int) string) string {
 	var b strings.Builder
+	b.Grow(1000 + 600*n)
 	b.WriteString("apiVersion: sockns/v1\n")
 	if device != "" {
 		fmt.Fprintf(&b, "deviceNamespaces:\n  there: {path: %s}\n", device)

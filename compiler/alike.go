@@ -44,15 +44,20 @@ type job struct {
 	c *chains
 }
 
-// lowerAll lowers policies, which know nothing of one another, on all processors.
+// lowerAll lowers policies, which know nothing of one another.
 func lowerAll(r *resolver, work []job) {
+	onAll(len(work), func(i int) { *work[i].c = *lowerPolicy(r, work[i].n) })
+}
+
+// onAll calls do for 0 to n-1, on all processors.
+func onAll(n int, do func(i int)) {
 	const least = 64 // that are worth a goroutine
-	workers := min(runtime.GOMAXPROCS(0), 1+len(work)/least)
+	workers := min(runtime.GOMAXPROCS(0), 1+n/least)
 	var group sync.WaitGroup
 	for w := range workers {
 		group.Go(func() {
-			for i := w; i < len(work); i += workers {
-				*work[i].c = *lowerPolicy(r, work[i].n)
+			for i := w; i < n; i += workers {
+				do(i)
 			}
 		})
 	}

@@ -97,13 +97,20 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 	a.sharedSets(policies)
 	a.listSets(policies)
 	seen := make(map[string]bool)
+	var lists [][]*nft.Chain
+	count := 0
 	for _, s := range spaces {
 		c := policies[s.source.Name]
 		if seen[c.name] {
 			continue
 		}
 		seen[c.name] = true
-		for _, chain := range c.list {
+		lists, count = append(lists, c.list), count+len(c.list)
+	}
+	const others = 64
+	a.table.Chains = slices.Grow(a.table.Chains, count+others)
+	for _, list := range lists {
+		for _, chain := range list {
 			a.table.Chains = append(a.table.Chains, *chain)
 		}
 	}
@@ -229,6 +236,7 @@ func (a *assembly) maps(spaces []*space) {
 
 // classSets makes the maps that lead from the classes of policies to their lists.
 func (a *assembly) classSets(spaces []*space) []nft.Set {
+	policies := len(distinct(a.policies))
 	sets := []nft.Set{
 		{Name: connectsMap, Comment: "from the class of a policy to its connect list"},
 		{Name: acceptsMap, Comment: "to its accept list"},
@@ -236,8 +244,10 @@ func (a *assembly) classSets(spaces []*space) []nft.Set {
 	}
 	for i := range sets {
 		sets[i].Key, sets[i].Data, sets[i].Linger = []nft.Type{nft.TypeMark}, nft.TypeVerdict, true
+		sets[i].Elements = make([]nft.Element, 0, policies)
 	}
 	seen := make(map[string]bool)
+	room := make([]nft.Value, 0, len(spaces)) // for keys
 	for _, s := range spaces {
 		ref, free := a.index.policies[s.source.Name], a.policies[s.source.Name].selfFree
 		if seen[ref.name] {
@@ -248,9 +258,10 @@ func (a *assembly) classSets(spaces []*space) []nft.Set {
 		if free {
 			self = chainDone
 		}
-		for i, chain := range []string{ref.chain(partConnect), ref.chain(partAccept), self} {
-			sets[i].Elements = append(sets[i].Elements, nft.Element{
-				Key: []nft.Value{markValue(ref.class)}, Verdict: jumpTo(nft.VerdictGoto, chain)})
+		room = append(room, markValue(ref.class))
+		key := room[len(room)-1 : len(room) : len(room)] // nobody writes to keys
+		for i, chain := range [...]string{ref.chain(partConnect), ref.chain(partAccept), self} {
+			sets[i].Elements = append(sets[i].Elements, nft.Element{Key: key, Verdict: jumpTo(nft.VerdictGoto, chain)})
 		}
 	}
 	return sets

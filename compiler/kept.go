@@ -35,6 +35,22 @@ func (c *chains) brief() *chains {
 	return &b
 }
 
+// clip gives the rules the memory that they need: chains are many and short.
+func (c *chains) clip() {
+	count := 0
+	for _, chain := range c.list {
+		count += len(chain.Rules)
+	}
+	c.parts = make([]string, 0, len(c.list))
+	room := make([]nft.Rule, 0, count)
+	for _, chain := range c.list {
+		c.parts = append(c.parts, chain.Name)
+		begin := len(room)
+		room = append(room, chain.Rules...)
+		chain.Rules = room[begin:len(room):len(room)]
+	}
+}
+
 // distinct returns each of the policies once.
 func distinct(policies map[string]*chains) map[*chains]bool {
 	all := make(map[*chains]bool)

@@ -56,6 +56,9 @@ func (e *emitter) reserveNamed(name string) *nft.Chain {
 
 // rule writes a rule to the current chain.
 func (e *emitter) rule(comment string, statements ...nft.Statement) {
+	if e.cur.Rules == nil {
+		e.cur.Rules = make([]nft.Rule, 0, 8)
+	}
 	e.cur.Rules = append(e.cur.Rules, nft.Rule{Statements: statements, Comment: comment})
 }
 

@@ -81,9 +81,7 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	c.sum = sha256.Sum256(appendContent(make([]byte, 0, 4<<10), c))
 	c.sets()
 	c.lists = used(l.sets, c.asks)
-	for _, chain := range c.list {
-		c.parts = append(c.parts, chain.Name)
-	}
+	c.clip()
 	return c
 }
 

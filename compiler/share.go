@@ -33,6 +33,7 @@ func many(spaces []*space) bool {
 func share(r *resolver, spaces []*space, policies map[string]*chains) {
 	names := make(map[[sha256.Size]byte]string) // by the digest of the content, if they are shared
 	taken := make(map[string]bool)
+	var named []*chains
 	for _, s := range spaces {
 		c := policies[s.source.Name]
 		if c.name != "" {
@@ -48,9 +49,13 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 			names[sum] = s.source.Name + "." + hex.EncodeToString(sum[:short])
 		}
 		c.name = names[sum]
+		named = append(named, c)
+	}
+	onAll(len(named), func(i int) {
+		c := named[i]
 		first, _, _ := strings.Cut(c.name, ".")
 		rename(c, r.ids[first])
-	}
+	})
 }
 
 // shortDigest is how many bytes of a digest identify a text in names and comments.

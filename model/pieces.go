@@ -3,6 +3,7 @@ package model
 import (
 	"bytes"
 	"runtime"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -120,8 +121,16 @@ func (r *reader) pieces(f File) bool {
 	attempt := newReader(nil)
 	attempt.name, attempt.budget = r.name, r.budget
 	next, stop := parseAll(d.pieces)
+	at := 0 // piece
 	defer stop()
-	attempt.inPieces = next
+	attempt.inPieces = func() *yaml.Node {
+		// One reallocation instead of many that copy.
+		if list := attempt.policy.SocketNamespaces; len(list) == cap(list) && len(list) > 0 {
+			attempt.policy.SocketNamespaces = slices.Grow(list, len(f.Data)/pieceSize*len(list)/at)
+		}
+		at++
+		return next()
+	}
 	attempt.document(root)
 	if attempt.inPieces = nil; attempt.anything() || attempt.repeats() {
 		return false

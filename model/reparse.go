@@ -204,7 +204,7 @@ func (m *merger) merge() {
 		m.addOnce(p)
 		m.policy.Tests = append(m.policy.Tests, p.said.Tests...)
 	}
-	if namespaces > 0 {
+	if namespaces > 0 && len(m.all) > 1 {
 		m.policy.SocketNamespaces = make([]SocketNamespace, 0, namespaces)
 	}
 	for i, p := range m.all {
@@ -212,7 +212,11 @@ func (m *merger) merge() {
 		m.all[i] = p
 		if twice[i] == nil {
 			m.policy.Groups = append(m.policy.Groups, p.said.Groups...)
-			m.policy.SocketNamespaces = append(m.policy.SocketNamespaces, p.resolved...)
+			if len(m.all) == 1 {
+				m.policy.SocketNamespaces = slices.Clip(p.resolved)
+			} else {
+				m.policy.SocketNamespaces = append(m.policy.SocketNamespaces, p.resolved...)
+			}
 			continue
 		}
 		g, n := 0, 0

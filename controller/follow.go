@@ -13,26 +13,47 @@ import (
 // looks at those cgroups alone can't tell. What waits besides the first event
 // goes into the same commit.
 func (r *Reconciler) cgroupsChanged(first watch.Event) error {
-	paths := make([]string, 0, 1)
-	seen := make(map[string]bool, 1)
-	for e, more := first, true; more; {
+	batch := []watch.Event{first}
+	for more := true; more; {
+		select {
+		case e := <-r.cgroups.Events():
+			batch = append(batch, e)
+		default:
+			more = false
+		}
+	}
+	for _, e := range batch {
 		if e.Kind == watch.Lost {
 			if e.Err != nil {
 				r.emit(events.Event{Kind: events.Degraded, Message: "cgroup events were lost", Error: e.Err.Error()})
 			}
 			return r.sync(cause{why: "cgroup events were lost"})
 		}
-		if !seen[e.Path] {
-			seen[e.Path] = true
-			paths = append(paths, e.Path)
-		}
+	}
+	if why := r.follow(batch); why != nil {
+		return r.sync(*why)
+	}
+	return nil
+}
+
+// take follows what was read of cgroups in the goroutine that reads, if Run is
+// doing nothing: the way through Run's goroutine takes as long as the commit.
+func (r *Reconciler) take(batch []watch.Event) bool {
+	if !r.mu.TryLock() {
+		return false
+	}
+	defer r.mu.Unlock()
+	if r.devices == nil {
+		return false
+	}
+	if why := r.follow(batch); why != nil {
+		r.devices = nil // it may be ahead of the kernel
 		select {
-		case e, more = <-r.cgroups.Events():
-		default:
-			more = false
+		case r.behind <- *why:
+		default: // a look at everything is due already
 		}
 	}
-	return r.follow(paths)
+	return true
 }
 
 // moved is what became of a cgroup in a device namespace.
@@ -42,19 +63,26 @@ type moved struct {
 	index         *compiler.Index
 }
 
-// follow commits what is new of some cgroups. If that can't be done, r.devices
-// is ahead of the kernel, and sync makes it anew.
-func (r *Reconciler) follow(paths []string) error {
+// follow commits what is new of the cgroups of some events. If that can't be
+// done, r.devices is ahead of the kernel, and a sync for the cause that it
+// returns makes it anew.
+func (r *Reconciler) follow(batch []watch.Event) *cause {
 	began := time.Now()
 	if r.inForce != nil {
 		r.inForce.moved = true
 	}
 	batches := make(map[string]*nft.Batch, len(r.devices))
 	var all []moved
-	for _, path := range paths {
+	seen := make(map[string]bool, len(batch))
+	for _, e := range batch {
+		path := e.Path
+		if seen[path] {
+			continue // what is there now is what counts
+		}
+		seen[path] = true
 		owner, sure := r.claims.of(path)
 		if !sure {
-			return r.sync(cause{why: "cgroup " + path})
+			return &cause{why: "cgroup " + path}
 		}
 		for dev, m := range r.devices {
 			by := owner
@@ -68,23 +96,23 @@ func (r *Reconciler) follow(paths []string) error {
 			}
 			before := m.members[path]
 			if !m.look(batch, path, by, r.host.Cgroups) {
-				return r.sync(cause{why: "cgroup " + path})
+				return &cause{why: "cgroup " + path}
 			}
 			if after := m.members[path]; after != before {
 				all = append(all, moved{dev, before, after, m.index})
 			}
 		}
 	}
-	for dev, batch := range batches {
-		if err := r.host.devices[dev].conn.Commit(*batch); err != nil {
-			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: paths[0], Message: "elements could not be changed alone", Error: err.Error()})
-			return r.sync(cause{why: "cgroup " + paths[0]})
+	for dev, b := range batches {
+		if err := r.host.devices[dev].conn.Commit(*b); err != nil {
+			r.emit(events.Event{Kind: events.Degraded, Device: dev, Cgroup: batch[0].Path, Message: "elements could not be changed alone", Error: err.Error()})
+			return &cause{why: "cgroup " + batch[0].Path}
 		}
 	}
 	for _, c := range all {
 		if err := r.callMember(c.before, c.after, c.index); err != nil {
 			r.emit(events.Event{Kind: events.Degraded, Device: c.device, Cgroup: c.after.Path + c.before.Path, Message: "the syscall tier could not follow", Error: err.Error()})
-			return r.sync(cause{why: "cgroup " + paths[0]})
+			return &cause{why: "cgroup " + batch[0].Path}
 		}
 	}
 	for _, c := range all {
@@ -114,6 +142,14 @@ func (r *Reconciler) callsLost() error {
 		return nil
 	}
 	return r.host.tier.Check()
+}
+
+// lookAfterCalls brings the programs of the syscall tier back if somebody was at them.
+func (r *Reconciler) lookAfterCalls() error {
+	if lost := r.callsLost(); lost != nil {
+		return r.sync(cause{why: "the syscall tier was tampered with", tier: lost})
+	}
+	return nil
 }
 
 // callMember tells the syscall tier that a cgroup left, joined, or both. A

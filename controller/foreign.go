@@ -79,7 +79,7 @@ func (r *Reconciler) watchDevices() {
 		}
 		m := &monitor{ns: identityKey(d), own: d.conn.Port(), ended: make(chan struct{})}
 		var err error
-		if m.conn, err = nft.OpenMonitor(d.ns.NetNS()); err != nil {
+		if m.conn, err = nft.OpenMonitor(d.ns.NetNS(), m.own); err != nil {
 			r.emit(events.Event{Kind: events.Degraded, Device: name, Message: "what others change will be noticed by the safety resync only", Error: err.Error()})
 			continue
 		}
@@ -114,7 +114,7 @@ func (r *Reconciler) listen(device string, m *monitor) {
 			return
 		}
 		touched := e.Touched(compiler.TableName)
-		if !e.Lost && (e.Port == m.own || len(touched) == 0) {
+		if !e.Lost && len(touched) == 0 {
 			continue
 		}
 		f := foreignChange{device: device, lost: e.Lost}

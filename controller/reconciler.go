@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/sockns/sockns/compiler"
@@ -15,9 +16,11 @@ const DefaultResync = 10 * time.Minute
 
 // Reconciler keeps what the kernel enforces equal to what the policy files
 // say. It is level-triggered: events only say where to look again. All its
-// work happens in the goroutine that calls Run, which alone has its state;
-// others ask it ([Reconciler.State], [Reconciler.Reload]).
+// work happens in the goroutine that calls Run; others ask it
+// ([Reconciler.State], [Reconciler.Reload]). While that one waits, who reads the
+// notifications of cgroups follows them at once, see take.
 type Reconciler struct {
+	mu     sync.Mutex // of all that is below; Run has it unless it waits
 	host   *Host
 	paths  []string
 	resync time.Duration
@@ -38,6 +41,7 @@ type Reconciler struct {
 	cgroups   *watch.Cgroups
 	monitors  map[string]*monitor
 	foreign   chan foreignChange
+	behind    chan cause // the kernel may not have what devices says
 	addresses chan struct{}
 	known     map[string]string // local addresses at the last sync, see locals
 	asks      chan func() error
@@ -82,7 +86,7 @@ func NewReconciler(host *Host, o Options) *Reconciler {
 	return &Reconciler{
 		host: host, paths: o.Paths, resync: o.Resync, tell: o.Tell, begins: o.Begin,
 		present: make(map[string]string), record: record{started: time.Now()},
-		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64),
+		monitors: make(map[string]*monitor), foreign: make(chan foreignChange, 64), behind: make(chan cause, 1),
 		addresses: make(chan struct{}, 1), asks: make(chan func() error), ended: make(chan struct{}), trial: newTrial(o),
 	}
 }
@@ -100,6 +104,7 @@ func (r *Reconciler) emit(e events.Event) {
 // called once.
 func (r *Reconciler) Run(ctx context.Context) error {
 	defer close(r.ended)
+	r.mu.Lock() // and after the end nobody follows any more
 	files, err := watch.OpenFiles(r.paths...)
 	if err != nil {
 		return err
@@ -110,7 +115,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		return err
 	}
 	defer netns.Close()
-	if r.cgroups, err = watch.OpenCgroups(r.host.Cgroups); err != nil {
+	if r.cgroups, err = watch.OpenCgroups(r.host.Cgroups, r.take); err != nil {
 		return err
 	}
 	defer r.cgroups.Close()
@@ -136,41 +141,49 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	retry := newBackoff()
 	defer retry.stop()
 	for {
-		var err error
-		reconciled := r.record.reconciled
+		var work func() error
+		r.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			r.emit(events.Event{Kind: events.Stopping, Message: "what is enforced stays"})
-			return nil
-		case ask := <-r.asks:
-			err = ask()
+		case work = <-r.asks:
 		case e := <-r.cgroups.Events():
-			err = r.cgroupsChanged(e)
+			work = func() error { return r.cgroupsChanged(e) }
+		case c := <-r.behind:
+			work = func() error { return r.sync(c) }
 		case <-files.Events():
-			err = r.reload("policy files changed")
+			work = func() error { return r.reload("policy files changed") }
 		case <-confirmation.Events():
-			err = r.confirmed()
+			work = r.confirmed
 		case <-r.trial.timer.C:
-			err = r.confirmed()
+			work = r.confirmed
 		case <-netns.Events():
-			err = r.netnsChanged()
+			work = r.netnsChanged
 		case f := <-r.foreign:
-			err = r.foreignChanged(f)
+			work = func() error { return r.foreignChanged(f) }
 		case <-r.addresses:
-			err = r.addressesChanged()
+			work = r.addressesChanged
 		case <-ticker.C:
-			if err = r.safetyLook(); err == nil && r.unannounced != nil {
-				second.Reset(secondLook)
+			work = func() error {
+				err := r.safetyLook()
+				if err == nil && r.unannounced != nil {
+					second.Reset(secondLook)
+				}
+				return err
 			}
 		case <-second.C:
-			err = r.sync(cause{why: "safety resync", safety: true})
+			work = func() error { return r.sync(cause{why: "safety resync", safety: true}) }
 		case <-attached.C:
-			if lost := r.callsLost(); lost != nil {
-				err = r.sync(cause{why: "the syscall tier was tampered with", tier: lost})
-			}
+			work = r.lookAfterCalls
 		case <-retry.C():
-			err = r.again()
+			work = r.again
 		}
+		r.mu.Lock()
+		if work == nil {
+			r.emit(events.Event{Kind: events.Stopping, Message: "what is enforced stays"})
+			return nil
+		}
+		reconciled := r.record.reconciled
+		err := work()
 		switch {
 		case err != nil:
 			r.emit(events.Event{Kind: events.Failed, Message: "could not reconcile: again in " + retry.next().String(), Error: err.Error()})

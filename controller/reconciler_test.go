@@ -217,7 +217,7 @@ func startAlone(t *testing.T, h *Host, policy string) (r *running, stop func()) 
 	r.write(policy)
 	r.Reconciler = NewReconciler(h, Options{Paths: []string{r.file}, Tell: hub.Publish})
 	var err error
-	if r.cgroups, err = watch.OpenCgroups(h.Cgroups); err != nil {
+	if r.cgroups, err = watch.OpenCgroups(h.Cgroups, nil); err != nil {
 		t.Fatal(err)
 	}
 	r.witness = newWitness(r.tell)

@@ -220,7 +220,6 @@ func (c *Conn) encodeOp(op *Op, i int) error {
 	if adding {
 		create = unix.NLM_F_CREATE
 	}
-	errVerb := fmt.Errorf("nothing to %s", op.Verb)
 	var at int
 	switch o := op.Object.(type) {
 	case *Table:
@@ -232,7 +231,7 @@ func (c *Conn) encodeOp(op *Op, i int) error {
 			at = c.begin(unix.NFT_MSG_DELTABLE, 0, i)
 			w.str(unix.NFTA_TABLE_NAME, op.Table)
 		default:
-			return errVerb
+			return errVerb(op.Verb)
 		}
 	case *Chain:
 		switch op.Verb {
@@ -248,7 +247,7 @@ func (c *Conn) encodeOp(op *Op, i int) error {
 			w.str(unix.NFTA_RULE_TABLE, op.Table)
 			w.str(unix.NFTA_RULE_CHAIN, o.Name)
 		default:
-			return errVerb
+			return errVerb(op.Verb)
 		}
 	case *Set:
 		switch op.Verb {
@@ -264,17 +263,17 @@ func (c *Conn) encodeOp(op *Op, i int) error {
 			w.str(unix.NFTA_SET_ELEM_LIST_TABLE, op.Table)
 			w.str(unix.NFTA_SET_ELEM_LIST_SET, o.Name)
 		default:
-			return errVerb
+			return errVerb(op.Verb)
 		}
 	case RuleIn:
 		if !adding {
-			return errVerb
+			return errVerb(op.Verb)
 		}
 		at = c.begin(unix.NFT_MSG_NEWRULE, create|unix.NLM_F_APPEND, i)
 		c.scratch, err = w.rule(op.Table, &o, c.scratch)
 	case ElementsIn:
 		if op.Verb == VerbFlush {
-			return errVerb
+			return errVerb(op.Verb)
 		}
 		return c.encodeElements(op, &o, create, i)
 	default:
@@ -283,6 +282,8 @@ func (c *Conn) encodeOp(op *Op, i int) error {
 	w.end(at)
 	return tooLong(err, w)
 }
+
+func errVerb(v Verb) error { return fmt.Errorf("nothing to %s", v) }
 
 // tooLong returns the error of a message that can't be as long as it is.
 func tooLong(err error, w *wire) error {
@@ -333,7 +334,7 @@ func (c *Conn) answers(b *Batch, before Generation) error {
 	c.seq = end + 1
 	var failed CommitError
 	acked, changed := false, false
-	for {
+	for !acked { // the answer to the last message comes after all failures
 		err := c.sock.receive(func(m *message) error {
 			if m.typ != unix.NLMSG_ERROR || m.seq-begin > end-begin {
 				return nil // of an earlier request

@@ -391,10 +391,15 @@ func TestGeneration(t *testing.T) {
 func TestMonitor(t *testing.T) {
 	ns := newNetNS(t)
 	c := openConn(t, ns)
-	m, err := OpenMonitor(ns)
+	m, err := OpenMonitor(ns, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	others, err := OpenMonitor(ns, c.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer others.Close()
 	table := exampleTable()
 	apply(t, c, nil, table)
 	next := func() Event {
@@ -422,6 +427,19 @@ func TestMonitor(t *testing.T) {
 			t.Errorf("touched %v", e.Changes)
 		}
 	}
+	other := openConn(t, ns)
+	if err := other.Commit(Batch{Ops: []Op{{VerbDelete, "sockns", table}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := others.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := others.Receive(); err != nil || e.Port != other.Port() || len(e.Changes) == 0 {
+		t.Errorf("of the other socket: %+v, %v", e, err)
+	}
+	if e := next(); e.Port != other.Port() {
+		t.Errorf("of all: %+v", e)
+	}
 	if err := m.SetDeadline(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +464,7 @@ func TestMonitor(t *testing.T) {
 func TestMonitorLost(t *testing.T) {
 	ns := newNetNS(t)
 	c := openConn(t, ns)
-	m, err := OpenMonitor(ns)
+	m, err := OpenMonitor(ns, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

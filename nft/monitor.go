@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -77,18 +78,46 @@ const monitorBuffer = 32 << 20
 
 // OpenMonitor subscribes to the commits of a network namespace, given as for
 // [Open]. It needs CAP_NET_ADMIN. What is committed after it has returned is
-// heard of.
-func OpenMonitor(netnsFD int) (*Monitor, error) {
+// heard of, but for what the socket with the port except commits; 0: by all.
+func OpenMonitor(netnsFD int, except uint32) (*Monitor, error) {
 	s, err := openSocket(netnsFD, 0)
 	if err != nil {
 		return nil, err
 	}
 	s.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, monitorBuffer)
+	if except != 0 {
+		err = s.ignore(except)
+	}
+	if err != nil {
+		s.nl.Close()
+		return nil, err
+	}
 	if err := s.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		s.nl.Close()
 		return nil, fmt.Errorf("nft: subscribe to nftables: %w", err)
 	}
 	return &Monitor{sock: s}, nil
+}
+
+// ignore has the kernel not deliver what a socket of a port gave rise to: that
+// would wake a thread in the middle of each commit. All messages of a datagram
+// are of one commit, and have its port in their headers (nlmsg_pid).
+func (s *socket) ignore(port uint32) error {
+	const pid = 12
+	be := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port)) // loads are big-endian
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: pid},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: be, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: ^uint32(0)},
+	}
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	}); cerr != nil {
+		return cerr
+	}
+	return os.NewSyscallError("attach a filter to netlink", err)
 }
 
 // Close closes the monitor. A Receive that waits returns with os.ErrClosed.

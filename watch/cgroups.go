@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ const backlog = 4096
 type Cgroups struct {
 	tree    *cgroup.Tree
 	inotify *inotify
+	take    func([]Event) bool
 	events  chan Event
 	ended   chan struct{} // Close was called
 	closed  chan struct{} // the reading goroutine has ended
@@ -64,6 +66,11 @@ type Cgroups struct {
 	paths   map[string]int   // watch descriptor of a path
 	round   int
 	stop    bool
+
+	// The reading goroutine's own:
+	batch []Event  // of one read, in order
+	lost  *Event   // instead of the batch
+	fresh []string // new directories that are still to be followed
 }
 
 // watched is a directory with a watch.
@@ -73,8 +80,13 @@ type watched struct {
 	round    int // of Watch in which it was found last
 }
 
-// OpenCgroups returns a watcher of a tree that watches nothing yet.
-func OpenCgroups(tree *cgroup.Tree) (*Cgroups, error) {
+// OpenCgroups returns a watcher of a tree that watches nothing yet. take, if not
+// nil, is called with events as they are read, in the goroutine that reads: that
+// spares the way through another one, which takes as long as a commit. What it
+// returns false for goes to the channel, as all that is Lost. It must not keep
+// the slice, and may be slow: the kernel keeps what comes meanwhile, within its
+// bound (fs.inotify.max_queued_events).
+func OpenCgroups(tree *cgroup.Tree, take func([]Event) bool) (*Cgroups, error) {
 	i, err := openInotify()
 	if err != nil {
 		return nil, fmt.Errorf("watch cgroups: %w", err)
@@ -82,6 +94,7 @@ func OpenCgroups(tree *cgroup.Tree) (*Cgroups, error) {
 	c := &Cgroups{
 		tree:    tree,
 		inotify: i,
+		take:    take,
 		events:  make(chan Event, backlog),
 		ended:   make(chan struct{}),
 		closed:  make(chan struct{}),
@@ -209,12 +222,11 @@ func (c *Cgroups) loop() {
 	for {
 		woken, err := c.inotify.wait(-1, -1)
 		if err == nil && woken.events {
-			c.mu.Lock()
-			err = c.inotify.read(buf, c.handle)
-			c.mu.Unlock()
+			err = c.read(buf)
 		}
 		if err != nil {
-			c.send(Event{Kind: Lost, Err: fmt.Errorf("watch cgroups: %w", err)})
+			c.lose(fmt.Errorf("watch cgroups: %w", err))
+			c.deliver()
 			<-c.ended
 			return
 		}
@@ -224,9 +236,40 @@ func (c *Cgroups) loop() {
 	}
 }
 
+// read takes what has arrived. New directories are reported before they are
+// followed: following takes time.
+func (c *Cgroups) read(buf []byte) error {
+	c.mu.Lock()
+	err := c.inotify.read(buf, c.handle)
+	c.mu.Unlock()
+	c.deliver()
+	for len(c.fresh) > 0 {
+		c.mu.Lock()
+		for _, dir := range c.fresh {
+			if err := c.follow(dir, c.interest(dir), func(path string) { c.report(Born, path) }); err != nil {
+				c.lose(fmt.Errorf("watch cgroups: %w", err))
+			}
+		}
+		c.fresh = c.fresh[:0]
+		c.mu.Unlock()
+		c.deliver()
+	}
+	return err
+}
+
+// interest returns what is wanted of a directory now.
+func (c *Cgroups) interest(dir string) cgroup.Interest {
+	i := c.root
+	for name := range strings.SplitSeq(dir[1:], "/") {
+		i = i.Child(name)
+	}
+	return i
+}
+
 // handle takes one event of inotify.
 func (c *Cgroups) handle(n notice) {
 	if n.mask&unix.IN_Q_OVERFLOW != 0 {
+		c.fresh = c.fresh[:0]
 		c.lose(c.renew())
 		return
 	}
@@ -238,21 +281,15 @@ func (c *Cgroups) handle(n notice) {
 		delete(c.watches, n.watch)
 	case n.mask&unix.IN_ISDIR == 0: // the kernel's files
 	case n.mask&unix.IN_CREATE != 0:
-		c.born(w, n.name)
+		child, interest := join(w.path, n.name), w.interest.Child(n.name)
+		if interest.Here() {
+			c.report(Born, child)
+		}
+		if interest.Below() {
+			c.fresh = append(c.fresh, child)
+		}
 	case n.mask&unix.IN_DELETE != 0:
 		c.died(w, n.name)
-	}
-}
-
-// born reports a new directory before it is followed: following takes time.
-func (c *Cgroups) born(parent *watched, name string) {
-	child, interest := join(parent.path, name), parent.interest.Child(name)
-	report := func(path string) { c.send(Event{Kind: Born, Path: path}) }
-	if interest.Here() {
-		report(child)
-	}
-	if err := c.follow(child, interest, report); err != nil {
-		c.lose(fmt.Errorf("watch cgroups: %w", err))
 	}
 }
 
@@ -268,31 +305,51 @@ func (c *Cgroups) died(parent *watched, name string) {
 		}
 	}
 	if parent.interest.Child(name).Here() {
-		c.send(Event{Kind: Died, Path: child})
+		c.report(Died, child)
 	}
 }
 
-// send puts an event into the channel. If that is full, what is in it
-// becomes one Lost: the reader is behind, and one look at everything is less
-// work for it than many at single cgroups.
-func (c *Cgroups) send(e Event) {
-	select {
-	case c.events <- e:
-	default:
-		c.lose(e.Err)
+// report adds an event to the batch.
+func (c *Cgroups) report(k Kind, path string) {
+	if c.lost == nil {
+		c.batch = append(c.batch, Event{Kind: k, Path: path})
 	}
 }
 
-// lose replaces the events that wait by one Lost.
+// lose makes one Lost of the batch.
 func (c *Cgroups) lose(err error) {
-	for {
+	if c.lost == nil {
+		c.lost = &Event{Kind: Lost}
+	}
+	if c.lost.Err == nil {
+		c.lost.Err = err
+	}
+}
+
+// deliver hands the batch over. If the channel is full, what is in it becomes
+// one Lost: the reader is behind, and one look at everything is less work for it
+// than many at single cgroups.
+func (c *Cgroups) deliver() {
+	batch, lost := c.batch, c.lost
+	c.batch, c.lost = c.batch[:0], nil
+	if lost == nil && (len(batch) == 0 || c.take != nil && c.take(batch)) {
+		return
+	}
+	for i := 0; lost == nil && i < len(batch); i++ {
+		select {
+		case c.events <- batch[i]:
+		default:
+			lost = &Event{Kind: Lost}
+		}
+	}
+	for lost != nil {
 		select {
 		case e := <-c.events:
-			if err == nil {
-				err = e.Err
+			if lost.Err == nil {
+				lost.Err = e.Err
 			}
 		default:
-			c.events <- Event{Kind: Lost, Err: err} // has room: nobody else sends
+			c.events <- *lost // has room: nobody else sends
 			return
 		}
 	}

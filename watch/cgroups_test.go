@@ -68,7 +68,7 @@ func policy(members ...string) *model.Policy {
 
 func openCgroups(t testing.TB, tree *cgroup.Tree, p *model.Policy) *Cgroups {
 	t.Helper()
-	c, err := OpenCgroups(tree)
+	c, err := OpenCgroups(tree, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +398,7 @@ func TestCgroupsClose(t *testing.T) {
 	tree, top := newSubtree(t)
 	checkLeaks(t)
 	for range 10 {
-		c, err := OpenCgroups(tree)
+		c, err := OpenCgroups(tree, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,8 @@ func compileSyscalls(p *model.Policy, f Facts, last *kept) (*syscalls.Program, C
 	c := &callCompiler{
 		last: last, alike: make(map[alikeCalls]uint32),
 		policy: p, names: p.Names(), prog: &syscalls.Program{}, index: make(CallIndex),
-		shared: make(map[[sha256.Size]byte]uint32), said: make(map[[sha256.Size]byte]uint32), sources: make(map[string]uint32),
+		shared: make(map[[sha256.Size]byte]uint32), tables: make(map[[sha256.Size]byte]syscalls.Span),
+		said: make(map[[sha256.Size]byte]uint32), sources: make(map[string]uint32),
 	}
 	for i := range p.SocketNamespaces {
 		c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)
@@ -67,10 +68,11 @@ type callCompiler struct {
 	alike   map[alikeCalls]uint32 // index of a policy by what it was then
 	prog    *syscalls.Program
 	index   CallIndex
-	shared  map[[sha256.Size]byte]uint32 // index of a policy by its content
-	said    map[[sha256.Size]byte]uint32 // and by what its namespace says
-	text    []byte                       // whose digest is taken
-	sources map[string]uint32            // by the name of a namespace or template
+	shared  map[[sha256.Size]byte]uint32        // index of a policy by its content
+	said    map[[sha256.Size]byte]uint32        // and by what its namespace says
+	tables  map[[sha256.Size]byte]syscalls.Span // by their content
+	text    []byte                              // whose digest is taken
+	sources map[string]uint32                   // by the name of a namespace or template
 }
 
 func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, ids map[string]uint32) {
@@ -179,16 +181,16 @@ func (c *callCompiler) listsSaid(n *model.SocketNamespace, taken [4]syscalls.Spa
 }
 
 func (c *callCompiler) listsOf(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
-	l := &callLists{policy: c.policy, names: c.names, n: n, sources: c.sources}
-	parts := [][]syscalls.Entry{l.own(), l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
-	pol := syscalls.Policy{Taken: taken, Flags: addressFlags(n)}
+	l := &callLists{policy: c.policy, names: c.names, n: n, sources: c.sources, table: c.table}
+	parts := [][]syscalls.Entry{l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
+	pol := syscalls.Policy{Own: c.table(addressRanges(n.Addresses)), Taken: taken, Flags: addressFlags(n)}
 	pol.Source4, pol.Source6 = firstAddress(n, true), firstAddress(n, false)
 	c.text = appendCalls(c.text[:0], pol, parts)
 	key := sha256.Sum256(c.text)
 	if index, ok := c.shared[key]; ok {
 		return index
 	}
-	for i, span := range []*syscalls.Span{&pol.Own, &pol.Bind, &pol.Connect, &pol.Accept} {
+	for i, span := range []*syscalls.Span{&pol.Bind, &pol.Connect, &pol.Accept} {
 		*span = c.put(parts[i])
 	}
 	index := uint32(len(c.prog.Policies))
@@ -217,9 +219,28 @@ func (c *callCompiler) put(entries []syscalls.Entry) syscalls.Span {
 
 func (c *callCompiler) spans(lists [4][]model.PortRange) (spans [4]syscalls.Span) {
 	for i, ports := range lists {
-		spans[i] = c.put(portEntries(ports))
+		spans[i] = c.table(portRanges(ports))
 	}
 	return spans
+}
+
+// table puts sorted ranges that do not overlap where entries find them, once.
+func (c *callCompiler) table(ranges []syscalls.Range) syscalls.Span {
+	if len(ranges) == 0 {
+		return syscalls.Span{}
+	}
+	c.text = c.text[:0]
+	for i := range ranges {
+		c.text = ranges[i].Append(c.text)
+	}
+	key := sha256.Sum256(c.text)
+	span, ok := c.tables[key]
+	if !ok {
+		span = syscalls.Span{First: uint32(len(c.prog.Ranges)), Count: uint32(len(ranges))}
+		c.prog.Ranges = append(c.prog.Ranges, ranges...)
+		c.tables[key] = span
+	}
+	return span
 }
 
 // callLists makes the entries of one namespace's lists.
@@ -228,10 +249,7 @@ type callLists struct {
 	names   model.Names
 	n       *model.SocketNamespace
 	sources map[string]uint32
-}
-
-func (l *callLists) own() []syscalls.Entry {
-	return addressEntries(syscalls.LocalAddress, l.n.Addresses)
+	table   func([]syscalls.Range) syscalls.Span
 }
 
 // hook writes one list. What follows its rules is the same as in
@@ -251,8 +269,7 @@ func (l *callLists) hook(h model.Hook) []syscalls.Entry {
 			errno = d.Error
 		}
 	} else {
-		list = append(list, syscalls.Entry{Kind: syscalls.PeerSelf},
-			syscalls.Entry{Kind: syscalls.Verdict, Protocols: syscalls.AllProtocols, Needs: syscalls.NeedPeer, Action: syscalls.Allow})
+		list = append(list, syscalls.Entry{Kind: syscalls.Verdict, Protocols: syscalls.AllProtocols, Peer: syscalls.PeerSelf, Action: syscalls.Allow})
 		errno, denies = defaultOf(l.n, h)
 	}
 	if denies {
@@ -261,29 +278,40 @@ func (l *callLists) hook(h model.Hook) []syscalls.Entry {
 	return append(list, end)
 }
 
+// rule writes a rule: what matches, and the verdict, which matches the port, the
+// namespace's own addresses and the peer itself where there is no choice.
 func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 	var list []syscalls.Entry
 	verdict := syscalls.Entry{Kind: syscalls.Verdict, Protocols: callProtocols(r), Action: syscalls.Allow, Rule: uint16(min(r.Index, 1<<16-1)), Tag: RuleTag(r)}
-	if len(r.Ports) > 0 {
+	match := func(e syscalls.Entry, dimension syscalls.Need) {
+		e.Protocols, e.Needs = verdict.Protocols, verdict.Needs&^dimension
+		list = append(list, e)
+	}
+	if ports := portRanges(mergePorts(r.Ports)); len(ports) == 1 {
+		verdict.Here |= syscalls.HerePort
+		verdict.PortFirst, verdict.PortLast = uint16(ports[0].First[3]), uint16(ports[0].Last[3])
+	} else if len(ports) > 1 {
 		verdict.Needs |= syscalls.NeedPort
-		list = append(list, portEntries(mergePorts(r.Ports))...)
+		match(syscalls.Entry{Kind: syscalls.Port, Table: l.table(ports)}, syscalls.NeedPort)
 	}
-	verdict.Needs |= syscalls.NeedLocal
-	if len(r.Local) == 0 {
-		list = append(list, syscalls.Entry{Kind: syscalls.LocalOwn})
-	}
-	var local []model.AddressRange
-	for _, p := range r.Local {
-		if p.Kind == model.PeerAny {
-			list = append(list, anyLocal(r.Hook))
-			continue
+	if local, any := l.local(r); len(r.Local) == 0 {
+		verdict.Here |= syscalls.HereOwn
+	} else if !any {
+		verdict.Needs |= syscalls.NeedLocal
+		if len(local) > 0 {
+			match(l.addresses(syscalls.LocalAddress, local), syscalls.NeedLocal)
 		}
-		local = append(local, l.policy.PeerAddresses(p, l.n)...)
 	}
-	list = append(list, addressEntries(syscalls.LocalAddress, local)...)
-	if peers, named := l.peers(r); named {
+	switch peers, named := l.peers(r); {
+	case !named:
+	case len(peers) == 1:
+		p := peers[0]
+		verdict.Peer, verdict.First, verdict.Last, verdict.Source, verdict.Table = p.Kind, p.First, p.Last, p.Source, p.Table
+	default:
 		verdict.Needs |= syscalls.NeedPeer
-		list = append(list, peers...)
+		for _, p := range peers {
+			match(p, syscalls.NeedPeer)
+		}
 	}
 	if r.Action == model.Deny {
 		verdict.Action = syscalls.Deny
@@ -300,12 +328,39 @@ func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 	return append(list, verdict)
 }
 
+// local returns the local addresses that a rule names. With any they are all
+// that there are: in a bind list not the wildcard, which the programs write as
+// the last address of all.
+func (l *callLists) local(r *model.Rule) (ranges []syscalls.Range, any bool) {
+	var local []model.AddressRange
+	for _, p := range r.Local {
+		switch {
+		case p.Kind != model.PeerAny:
+			local = append(local, l.policy.PeerAddresses(p, l.n)...)
+		case r.Hook == model.Bind:
+			return []syscalls.Range{{Last: lastAddress}}, false
+		default:
+			return nil, true
+		}
+	}
+	return addressRanges(local), false
+}
+
+// addresses returns the entry that matches ranges, of which there is at least one.
+func (l *callLists) addresses(kind syscalls.Kind, ranges []syscalls.Range) syscalls.Entry {
+	if len(ranges) == 1 {
+		return syscalls.Entry{Kind: kind, First: ranges[0].First, Last: ranges[0].Last}
+	}
+	return syscalls.Entry{Kind: kind, Table: l.table(ranges)}
+}
+
 // peers returns the entries for a rule's peers; named is false if it speaks of any.
 func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 	if len(r.Peers) == 0 {
 		return nil, false
 	}
 	var plain, remote []model.AddressRange
+	var sources []uint32
 	for _, p := range r.Peers {
 		switch p.Kind {
 		case model.PeerAny:
@@ -315,7 +370,7 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 		case model.PeerUnmanaged:
 			list = append(list, syscalls.Entry{Kind: syscalls.PeerUnmanaged})
 		case model.PeerNamespace:
-			list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: l.sources[p.Name]})
+			sources = append(sources, l.sources[p.Name])
 			if named := l.names.Namespace(p.Name); named != nil {
 				remote = append(remote, named.Addresses...)
 			}
@@ -323,17 +378,18 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 			plain = append(plain, l.policy.PeerAddresses(p, l.n)...)
 		}
 	}
-	list = append(list, addressEntries(syscalls.PeerAddress, plain)...)
-	return append(list, addressEntries(syscalls.PeerRemoteAddress, remote)...), true
-}
-
-// anyLocal matches each local address; in a bind list not the wildcard, which
-// the programs write as the last address of all.
-func anyLocal(h model.Hook) syscalls.Entry {
-	if h != model.Bind {
-		return syscalls.Entry{Kind: syscalls.LocalAny}
+	if ranges := numberRanges(sources); len(ranges) == 1 && ranges[0].First == ranges[0].Last {
+		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: ranges[0].First[3]})
+	} else if len(ranges) > 0 {
+		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Table: l.table(ranges)})
 	}
-	return syscalls.Entry{Kind: syscalls.LocalAddress, Last: lastAddress}
+	if ranges := addressRanges(plain); len(ranges) > 0 {
+		list = append(list, l.addresses(syscalls.PeerAddress, ranges))
+	}
+	if ranges := addressRanges(remote); len(ranges) > 0 {
+		list = append(list, l.addresses(syscalls.PeerRemoteAddress, ranges))
+	}
+	return list, true
 }
 
 var protocolBits = map[model.Protocol]syscalls.Protocols{
@@ -355,10 +411,25 @@ func callProtocols(r *model.Rule) syscalls.Protocols {
 	return set
 }
 
-func portEntries(ports []model.PortRange) []syscalls.Entry {
-	list := make([]syscalls.Entry, 0, len(ports))
+// portRanges returns merged ports as ranges of a table.
+func portRanges(ports []model.PortRange) []syscalls.Range {
+	list := make([]syscalls.Range, 0, len(ports))
 	for _, p := range ports {
-		list = append(list, syscalls.Entry{Kind: syscalls.Port, PortFirst: p.First, PortLast: p.Last})
+		list = append(list, syscalls.NumberRange(uint32(p.First), uint32(p.Last)))
+	}
+	return list
+}
+
+// numberRanges returns numbers as the ranges of a table.
+func numberRanges(numbers []uint32) []syscalls.Range {
+	slices.Sort(numbers)
+	var list []syscalls.Range
+	for _, n := range numbers {
+		if last := len(list) - 1; last >= 0 && n <= list[last].Last[3]+1 {
+			list[last].Last[3] = n
+			continue
+		}
+		list = append(list, syscalls.NumberRange(n, n))
 	}
 	return list
 }
@@ -371,10 +442,11 @@ var (
 	lastAddress  = syscalls.Address{1<<32 - 1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2}
 )
 
-func addressEntries(kind syscalls.Kind, ranges []model.AddressRange) []syscalls.Entry {
-	var list []syscalls.Entry
+// addressRanges returns addresses as the ranges of a table.
+func addressRanges(ranges []model.AddressRange) []syscalls.Range {
+	var list []syscalls.Range
 	for _, r := range mergeAddresses(ranges) {
-		e := syscalls.Entry{Kind: kind, First: syscalls.AddressOf(r.First), Last: syscalls.AddressOf(r.Last)}
+		e := syscalls.Range{First: syscalls.AddressOf(r.First), Last: syscalls.AddressOf(r.Last)}
 		if r.First.Is4() {
 			list = append(list, e)
 			continue
@@ -383,13 +455,12 @@ func addressEntries(kind syscalls.Kind, ranges []model.AddressRange) []syscalls.
 			e.Last = lastAddress
 		}
 		if slices.Compare(e.First[:], beforeMapped[:]) <= 0 && slices.Compare(e.Last[:], behindMapped[:]) >= 0 {
-			before := e
-			before.Last = beforeMapped
-			list = append(list, before)
+			list = append(list, syscalls.Range{First: e.First, Last: beforeMapped})
 			e.First = behindMapped
 		}
 		list = append(list, e)
 	}
+	slices.SortFunc(list, func(a, b syscalls.Range) int { return slices.Compare(a.First[:], b.First[:]) })
 	return list
 }
 

@@ -58,37 +58,36 @@ func hammerProgram(second bool, behind int, cookie, app, srv uint64) *Program {
 		p.Entries = append(p.Entries, entries...)
 		return s
 	}
-	port := func(n uint16) Entry { return Entry{Kind: Port, PortFirst: n, PortLast: n} }
-	deny := func(errno unix.Errno) Entry {
-		return Entry{Kind: Verdict, Protocols: AllProtocols, Needs: NeedPort, Action: Deny, Error: uint16(errno), Rule: 1}
+	deny := func(port uint16, errno unix.Errno) Entry {
+		return Entry{Kind: Verdict, Protocols: AllProtocols, Here: HerePort, PortFirst: port, PortLast: port, Action: Deny, Error: uint16(errno), Rule: 1}
 	}
 	end := Entry{Kind: Default, Protocols: AllProtocols, Action: Allow}
 	bind, connect, accept := unix.EPERM, unix.EACCES, unix.Errno(0)
 	for range behind {
-		wrong := list(port(2001), deny(unix.ENETUNREACH), port(3001), deny(unix.EADDRNOTAVAIL), end)
+		wrong := list(deny(2001, unix.ENETUNREACH), deny(3001, unix.EADDRNOTAVAIL), end)
 		p.Policies = append(p.Policies, Policy{Bind: wrong, Connect: wrong, Accept: wrong, Flags: OwnsAll})
 	}
 	if second {
 		bind, connect, accept = unix.EADDRINUSE, 0, unix.EHOSTUNREACH
 		// What the first policy has here is elsewhere in this one.
 		for range 3 {
-			list(port(2001), deny(unix.ENETUNREACH), end)
+			list(deny(2001, unix.ENETUNREACH), end)
 		}
-		wrong := list(port(2001), deny(unix.ENETUNREACH), port(3001), deny(unix.EADDRNOTAVAIL), end)
+		wrong := list(deny(2001, unix.ENETUNREACH), deny(3001, unix.EADDRNOTAVAIL), end)
 		p.Policies = append(p.Policies, Policy{Bind: wrong, Connect: wrong, Accept: wrong, Flags: OwnsAll})
 	}
 	rule := func(n uint16, errno unix.Errno) Span {
 		if errno == 0 {
 			return list(end)
 		}
-		return list(port(n), deny(errno), end)
+		return list(deny(n, errno), end)
 	}
 	at := uint32(len(p.Policies))
 	p.Policies = append(p.Policies,
 		Policy{Bind: rule(3001, bind), Connect: rule(2001, connect), Accept: list(end), Flags: OwnsAll},
 		Policy{Bind: list(end), Connect: list(end), Accept: rule(2001, accept), Flags: OwnsAll})
 	if !second {
-		wrong := list(port(2001), deny(unix.ETIMEDOUT), port(3001), deny(unix.EADDRNOTAVAIL), end)
+		wrong := list(deny(2001, unix.ETIMEDOUT), deny(3001, unix.EADDRNOTAVAIL), end)
 		p.Policies = append(p.Policies, Policy{Bind: wrong, Connect: wrong, Accept: wrong, Flags: OwnsAll})
 	}
 	p.Members = []Member{

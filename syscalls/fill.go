@@ -21,6 +21,7 @@ type content struct {
 	locals   map[local]uint32
 	policies blocks
 	entries  blocks
+	ranges   blocks
 	digest   [digestSize]byte // of the lists, and the programs that read them
 }
 
@@ -45,9 +46,10 @@ func (p *Program) content(programs []byte) *content {
 		return b
 	})
 	c.entries = sumBlocks(p.Entries, func(b []byte, e *Entry) []byte { return e.Append(b) })
+	c.ranges = sumBlocks(p.Ranges, func(b []byte, r *Range) []byte { return r.Append(b) })
 	h := sha256.New()
 	h.Write(programs)
-	for _, list := range []blocks{c.policies, c.entries} {
+	for _, list := range []blocks{c.policies, c.entries, c.ranges} {
 		h.Write(binary.NativeEndian.AppendUint64(nil, uint64(list.length)))
 		for i := range list.sums {
 			h.Write(list.sums[i][:])
@@ -114,6 +116,9 @@ func (t *Tier) fill(slot uint32, p *Program, want *content) error {
 		{"entries", len(p.Entries), roomy(len(p.Entries)),
 			func(m *ebpf.Map) error { return putBlocks(m, p.Entries, have.entries, want.entries) },
 			func(m *ebpf.Map) error { return putBlocks(m, p.Entries, blocks{}, want.entries) }},
+		{"ranges", len(p.Ranges), roomy(len(p.Ranges)),
+			func(m *ebpf.Map) error { return putBlocks(m, p.Ranges, have.ranges, want.ranges) },
+			func(m *ebpf.Map) error { return putBlocks(m, p.Ranges, blocks{}, want.ranges) }},
 	} {
 		var err error
 		if m := t.slots[slot][f.name]; m != nil && have.members != nil && f.size <= int(m.MaxEntries()) {

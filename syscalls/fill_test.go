@@ -15,9 +15,10 @@ func drawProgram(r *rand.Rand, last *Program) *Program {
 	p := &Program{}
 	if last != nil && r.IntN(4) > 0 { // a small edit
 		p.Members, p.Locals = slices.Clone(last.Members), slices.Clone(last.Locals)
-		p.Policies, p.Entries = slices.Clone(last.Policies), slices.Clone(last.Entries)
+		p.Policies, p.Entries, p.Ranges = slices.Clone(last.Policies), slices.Clone(last.Entries), slices.Clone(last.Ranges)
 		for range 1 + r.IntN(3) {
 			p.Entries[r.IntN(len(p.Entries))].PortFirst = uint16(1 + r.IntN(1<<16-1))
+			p.Ranges[r.IntN(len(p.Ranges))].Last[3] = 1 + r.Uint32N(1<<20)
 			p.Members[r.IntN(len(p.Members))].Identity = r.Uint32()
 		}
 		p.Entries = p.Entries[:len(p.Entries)-r.IntN(min(len(p.Entries), 2))]
@@ -28,6 +29,9 @@ func drawProgram(r *rand.Rand, last *Program) *Program {
 	}
 	for range 1 + r.IntN(3*blockSize) {
 		p.Entries = append(p.Entries, Entry{Kind: Port, PortFirst: uint16(1 + r.IntN(1<<16-1)), Source: r.Uint32N(3)})
+	}
+	for range 1 + r.IntN(3*blockSize) {
+		p.Ranges = append(p.Ranges, NumberRange(0, 1+r.Uint32N(1<<20)))
 	}
 	for i := range 1 + r.IntN(50) {
 		p.Members = append(p.Members, Member{Cgroup: uint64(1 + i*(1+r.IntN(2))), Policy: r.Uint32N(3), Identity: 7})
@@ -80,8 +84,8 @@ func TestFill(t *testing.T) {
 			slices.SortFunc(q.Locals, func(a, b Local) int { return slices.Compare(a.Address[:], b.Address[:]) })
 		}
 		if got.Netns = nil; !reflect.DeepEqual(got, p) {
-			t.Fatalf("program %d: %d members, %d policies, %d entries and %d addresses are not as they should be (%d, %d, %d, %d)", i,
-				len(got.Members), len(got.Policies), len(got.Entries), len(got.Locals), len(p.Members), len(p.Policies), len(p.Entries), len(p.Locals))
+			t.Fatalf("program %d: %d members, %d policies, %d entries, %d ranges and %d addresses are not as they should be (%d, %d, %d, %d, %d)", i,
+				len(got.Members), len(got.Policies), len(got.Entries), len(got.Ranges), len(got.Locals), len(p.Members), len(p.Policies), len(p.Entries), len(p.Ranges), len(p.Locals))
 		}
 	}
 }

@@ -140,6 +140,7 @@ const (
 	programMapMembers             = "members"
 	programMapNotes               = "notes"
 	programMapPolicies            = "policies"
+	programMapRanges              = "ranges"
 	programMapReports             = "reports"
 	programMapStamps              = "stamps"
 	programProgSocknsBind4        = "sockns_bind4"
@@ -156,7 +157,6 @@ const (
 	programProgSocknsSendmsg6     = "sockns_sendmsg6"
 	programProgSocknsSockops      = "sockns_sockops"
 	programVarKnowProcess         = "know_process"
-	programVarNothingYet          = "nothing_yet"
 	programVarOwnNetns            = "own_netns"
 	programVarUseCast             = "use_cast"
 )
@@ -233,6 +233,7 @@ type programMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Notes      *ebpf.MapSpec `ebpf:"notes"`
 	Policies   *ebpf.MapSpec `ebpf:"policies"`
+	Ranges     *ebpf.MapSpec `ebpf:"ranges"`
 	Reports    *ebpf.MapSpec `ebpf:"reports"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
 }
@@ -242,7 +243,6 @@ type programMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type programVariableSpecs struct {
 	KnowProcess *ebpf.VariableSpec `ebpf:"know_process"`
-	NothingYet  *ebpf.VariableSpec `ebpf:"nothing_yet"`
 	OwnNetns    *ebpf.VariableSpec `ebpf:"own_netns"`
 	UseCast     *ebpf.VariableSpec `ebpf:"use_cast"`
 }
@@ -278,6 +278,7 @@ type programMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Notes      *ebpf.Map `ebpf:"notes"`
 	Policies   *ebpf.Map `ebpf:"policies"`
+	Ranges     *ebpf.Map `ebpf:"ranges"`
 	Reports    *ebpf.Map `ebpf:"reports"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
 }
@@ -295,6 +296,7 @@ func (m *programMaps) Close() error {
 		m.Members,
 		m.Notes,
 		m.Policies,
+		m.Ranges,
 		m.Reports,
 		m.Stamps,
 	)
@@ -305,7 +307,6 @@ func (m *programMaps) Close() error {
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programVariables struct {
 	KnowProcess *ebpf.Variable `ebpf:"know_process"`
-	NothingYet  *ebpf.Variable `ebpf:"nothing_yet"`
 	OwnNetns    *ebpf.Variable `ebpf:"own_netns"`
 	UseCast     *ebpf.Variable `ebpf:"use_cast"`
 }

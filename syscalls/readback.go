@@ -38,7 +38,10 @@ func (t *Tier) Program() (*Program, error) {
 	for _, q := range policies {
 		p.Policies = append(p.Policies, Policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, PolicyFlags(q.Flags)})
 	}
-	p.Entries, err = readList[Entry](t, "entries")
+	if p.Entries, err = readList[Entry](t, "entries"); err != nil {
+		return nil, err
+	}
+	p.Ranges, err = readList[Range](t, "ranges")
 	return p, err
 }
 

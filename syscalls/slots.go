@@ -210,7 +210,7 @@ func followMap[K, V comparable](t *Tier, name string, want map[K]V) error {
 // slotMaps are the maps of a slot, each inside the map of its name. They have
 // pins: to open a map by its id, which is what a lookup in the map around it
 // gives, takes CAP_SYS_ADMIN (bpf(2), BPF_MAP_GET_FD_BY_ID).
-var slotMaps = []string{"members", "locals", "policies", "entries"}
+var slotMaps = []string{"members", "locals", "policies", "entries", "ranges"}
 
 func (t *Tier) slotPin(slot uint32, name string) string {
 	return filepath.Join(t.dir, fmt.Sprintf("slot%d_%s", slot&1, name))

@@ -41,7 +41,7 @@ var hooks = []hook{
 
 // The maps that outlive a process: those that hold the policy, and those that
 // hold what happened.
-var pinnedMaps = []string{"active", "members", "policies", "entries", "locals", "decisions", "reports", "notes", "listeners", "candidates", "clients", "claims"}
+var pinnedMaps = []string{"active", "members", "policies", "entries", "ranges", "locals", "decisions", "reports", "notes", "listeners", "candidates", "clients", "claims"}
 
 // stampsMap is pinned in the variant without the cast alone, and tells it.
 const stampsMap = "stamps"

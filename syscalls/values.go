@@ -3,6 +3,7 @@ package syscalls
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 )
 
 // Program is a policy as the kernel's programs read it, for all device
@@ -11,6 +12,7 @@ type Program struct {
 	Members  []Member
 	Policies []Policy
 	Entries  []Entry
+	Ranges   []Range
 	Locals   []Local
 	Netns    []uint64 // cookies of the device namespaces that have socket namespaces
 }
@@ -25,18 +27,43 @@ type Member struct {
 	Audit    bool   // nothing is refused or rewritten, but reported
 }
 
-// Span is a part of Program.Entries.
+// Span is a part of Program.Entries, or of Program.Ranges: a table, whose
+// ranges are sorted and do not overlap.
 type Span struct{ First, Count uint32 }
+
+// Range is addresses from First to Last; of a table of ports or of sources,
+// these are the last words.
+type Range struct{ First, Last Address }
+
+// NumberRange returns a range of ports or of sources.
+func NumberRange(first, last uint32) Range {
+	return Range{Address{3: first}, Address{3: last}}
+}
+
+// Append appends the range as the programs read it.
+func (r *Range) Append(b []byte) []byte { return r.Last.append(r.First.append(b)) }
+
+func (a *Address) append(b []byte) []byte {
+	for _, word := range a {
+		b = binary.NativeEndian.AppendUint32(b, word)
+	}
+	return b
+}
+
+// Contains reports whether an address is in the range.
+func (r Range) Contains(a Address) bool {
+	return slices.Compare(r.First[:], a[:]) <= 0 && slices.Compare(a[:], r.Last[:]) <= 0
+}
 
 // Policy is the lists of one or more socket namespaces.
 type Policy struct {
-	Own     Span // LocalAddress entries: the addresses that it lists
-	Bind    Span
+	Own     Span // a table: the addresses that it lists
+	Bind    Span // entries, as the next two
 	Connect Span
 	Accept  Span
-	// Taken are sorted Port entries that do not overlap: the ports that other
-	// namespaces may bind by rule. Anywhere for TCP and for UDP, then on
-	// their own addresses for TCP and for UDP.
+	// Taken are tables of the ports that other namespaces may bind by rule.
+	// Anywhere for TCP and for UDP, then on their own addresses for TCP and
+	// for UDP.
 	Taken   [4]Span
 	Source4 Address // the first own address of the family, or zero
 	Source6 Address
@@ -75,12 +102,11 @@ func AddressOf(a netip.Addr) Address {
 type Kind uint8
 
 // The kinds of entries. A list is a sequence of matches, each sequence ended
-// by a verdict that holds if each dimension it needs has matched.
+// by a verdict that holds if each dimension it needs has matched before, and
+// what it says itself does too: a rule that names one of each is one entry.
 const (
 	Port Kind = 1 + iota
 	LocalAddress
-	LocalOwn // the local address is the namespace's own
-	LocalAny // not in bind lists
 	PeerAddress
 	PeerRemoteAddress // counts where the peer is not known by identity
 	PeerSource
@@ -98,6 +124,15 @@ const (
 	NeedPort Need = 1 << iota
 	NeedLocal
 	NeedPeer
+)
+
+// Here is a set of what a verdict matches itself, besides a peer.
+type Here uint8
+
+// The members.
+const (
+	HerePort Here = 1 << iota // the port is one of the verdict's
+	HereOwn                   // the local address is the namespace's own
 )
 
 // Protocols is a set of transport protocols.
@@ -134,27 +169,28 @@ type Entry struct {
 	First, Last         Address
 	PortFirst, PortLast uint16
 	Source              uint32
-	Kind                Kind
-	Protocols           Protocols
-	Needs               Need
-	Action              Action
+	Table               Span   // if not empty, what matches in place of First to Last, Source, or the ports of a Port
+	Tag                 uint32 // names the rule wherever it stands in the list; 0: the default
 	Error               uint16 // errno; 0: the hook's default
 	Rule                uint16 // from 1; 0: the default
-	Tag                 uint32 // names the rule wherever it stands in the list; 0: the default
+	Kind                Kind
+	Protocols           Protocols // that the entry is for
+	Needs               Need      // what must have matched before
+	Action              Action    // of a verdict, as the next two
+	Here                Here
+	Peer                Kind // of the peer that must match here too, or 0
+	_                   [2]byte
 }
 
 // Append appends the entry as the programs read it.
 func (e *Entry) Append(b []byte) []byte {
 	n := binary.NativeEndian
-	for _, a := range [...]*Address{&e.First, &e.Last} {
-		for _, word := range a {
-			b = n.AppendUint32(b, word)
-		}
-	}
+	b = e.Last.append(e.First.append(b))
 	b = n.AppendUint16(n.AppendUint16(b, e.PortFirst), e.PortLast)
 	b = n.AppendUint32(b, e.Source)
-	b = append(b, byte(e.Kind), byte(e.Protocols), byte(e.Needs), byte(e.Action))
-	return n.AppendUint32(n.AppendUint16(n.AppendUint16(b, e.Error), e.Rule), e.Tag)
+	b = n.AppendUint32(n.AppendUint32(b, e.Table.First), e.Table.Count)
+	b = n.AppendUint16(n.AppendUint16(n.AppendUint32(b, e.Tag), e.Error), e.Rule)
+	return append(b, byte(e.Kind), byte(e.Protocols), byte(e.Needs), byte(e.Action), byte(e.Here), byte(e.Peer), 0, 0)
 }
 
 // Local is a local address of a device namespace, loopback aside.

@@ -78,11 +78,11 @@ enum { MEMBER_AUDIT = 1 };
 struct span { __u32 first, count; };
 
 struct policy {
-	struct span own;      // entries of kind LOCAL_ADDRESS: the namespace's addresses
-	struct span bind;
+	struct span own;      // table: the namespace's addresses
+	struct span bind;     // entries, as the next two
 	struct span connect;
 	struct span accept;
-	struct span taken[4]; // ports that others bind by rule: anywhere tcp, udp; on own addresses tcp, udp
+	struct span taken[4]; // tables: ports that others bind by rule: anywhere tcp, udp; on own addresses tcp, udp
 	struct addr source4;  // the namespace's first address, or zero
 	struct addr source6;
 	__u32 flags;
@@ -98,8 +98,6 @@ enum {
 enum kind {
 	PORT = 1,
 	LOCAL_ADDRESS,
-	LOCAL_OWN,
-	LOCAL_ANY,           // not in bind lists
 	PEER_ADDRESS,
 	PEER_REMOTE_ADDRESS, // counts where the peer is not known by identity
 	PEER_SOURCE,
@@ -109,19 +107,28 @@ enum kind {
 	DEFAULT,
 };
 enum { GOT_PORT = 1, GOT_LOCAL = 2, GOT_PEER = 4 };
+enum { HERE_PORT = 1, HERE_OWN = 2 };
 
 struct entry {
 	struct addr first, last;
 	__u16 port_first, port_last;
 	__u32 source;
+	struct span table;  // if not empty: what matches in place of first to last, the source, or the ports of a PORT
+	__u32 tag;          // names the rule wherever it stands in the list; 0: the default
+	__u16 error;        // 0: the hook's default
+	__u16 rule;         // from 1; 0: the default
 	__u8 kind;
-	__u8 protocols; // VERDICT: bits of protocols
-	__u8 needs;     // VERDICT: what must have matched
-	__u8 action;    // VERDICT: UNDECIDED, ALLOW or DENY, and ACTION_ bits
-	__u16 error;    // 0: the hook's default
-	__u16 rule;     // from 1; 0: the default
-	__u32 tag;      // names the rule wherever it stands in the list; 0: the default
+	__u8 protocols;     // bits of those that the entry is for
+	__u8 needs;         // what must have matched before
+	__u8 action;        // VERDICT: UNDECIDED, ALLOW or DENY, and ACTION_ bits
+	__u8 here;          // VERDICT: HERE_ bits of what must match here
+	__u8 peer;          // VERDICT: the kind of peer that must match here, or 0
+	__u8 pad[2];
 };
+
+// range is addresses, or ports or sources in the last word. Those of a table
+// are sorted, and do not overlap.
+struct range { struct addr first, last; };
 
 // BTF knows no type that only an inner map uses, hence the sizes.
 #define SLOTS(name, inner) struct { \
@@ -140,6 +147,10 @@ struct entries_inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_INNER_MAP);
 	__uint(key_size, sizeof(__u32)); __uint(value_size, sizeof(struct entry));
 };
+struct ranges_inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32)); __uint(value_size, sizeof(struct range));
+};
 struct local { __u64 netns; struct addr addr; };
 struct locals_inner {
 	__uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 65536); __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -148,6 +159,7 @@ struct locals_inner {
 SLOTS(members, struct members_inner);
 SLOTS(policies, struct policies_inner);
 SLOTS(entries, struct entries_inner);
+SLOTS(ranges, struct ranges_inner);
 SLOTS(locals, struct locals_inner);
 
 struct state { __u32 slot; __u8 digest[28]; };
@@ -237,11 +249,6 @@ static __always_inline bool at_least(const struct addr *a, const struct addr *b)
 	if (a->w[2] != b->w[2]) return a->w[2] > b->w[2];
 	return a->w[3] >= b->w[3];
 }
-static __always_inline bool within(const struct addr *a, const struct entry *e)
-{
-	return at_least(a, &e->first) && at_least(&e->last, a);
-}
-
 static __always_inline __u8 protocol_bit(__u32 type, __u32 protocol)
 {
 	if (type == SOCK_RAW) return 0;
@@ -332,7 +339,6 @@ enum { ACTION_LOGS = 0x10, ACTION_AUDIT = 0x20, ACTION_MASK = 0x0f };
 // question is what a list is asked, and how far the answer is.
 struct question {
 	__u32 slot;
-	__u32 first;
 	struct addr local, peer;
 	__u32 identity;      // of the asking end
 	__u32 them, source;  // the other end's, if known
@@ -352,138 +358,144 @@ struct question {
 	__u32 audited_tag;
 };
 
-static __always_inline const struct entry *entry_at(__u32 slot, __u32 index)
+// in_table reports whether an address is in one of a table's ranges.
+__noinline int in_table(__u32 slot, const struct span *table, const struct addr *a)
 {
-	void *tab = bpf_map_lookup_elem(&entries, &slot);
-	if (!tab) return NULL;
-	return bpf_map_lookup_elem(tab, &index);
+	if (!table || !a) return 0;
+	__u32 low = table->first, high = low + table->count;
+	void *tab = bpf_map_lookup_elem(&ranges, &slot);
+	if (!tab) return 0;
+	for (int i = 0; i < 24; i++) { // 2^24 ranges
+		if (low >= high) break;
+		__u32 mid = low + (high - low) / 2;
+		const struct range *r = bpf_map_lookup_elem(tab, &mid);
+		if (!r) break;
+		if (!at_least(a, &r->first)) high = mid;
+		else if (!at_least(&r->last, a)) low = mid + 1;
+		else return 1;
+	}
+	return 0;
 }
 
-// Always 0. The verifier doesn't know, and so needs not follow each sequence
-// of matches as a path of its own.
-__u32 nothing_yet = 0;
-
-static long ask_entry(__u32 i, struct question *q)
+static __always_inline bool number_in_table(__u32 slot, const struct span *table, __u32 number)
 {
-	const struct entry *e = entry_at(q->slot, q->first + i);
-	if (!e) return 1;
-	switch (e->kind) {
-	case PORT:
-		if (e->port_first <= q->port && q->port <= e->port_last) q->got |= GOT_PORT;
-		break;
-	case LOCAL_ANY:
-		q->got |= GOT_LOCAL;
-		break;
-	case LOCAL_OWN:
-		if (!q->local_known || q->own) q->got |= GOT_LOCAL;
-		break;
-	case LOCAL_ADDRESS:
-		if (!q->local_known) q->maybe |= GOT_LOCAL;
-		else if (within(&q->local, e)) q->got |= GOT_LOCAL;
-		break;
+	struct addr a = { { 0, 0, 0, number } };
+	return in_table(slot, table, &a);
+}
+
+static __always_inline bool port_within(const struct question *q, const struct entry *e)
+{
+	return e->port_first <= q->port && q->port <= e->port_last;
+}
+
+static __always_inline bool address_matches(const struct question *q, const struct entry *e, const struct addr *a)
+{
+	if (e->table.count) return in_table(q->slot, &e->table, a);
+	return at_least(a, &e->first) && at_least(&e->last, a);
+}
+
+enum { NO, MAYBE, YES };
+
+static __always_inline int peer_matches(const struct question *q, const struct entry *e, __u8 kind)
+{
+	switch (kind) {
 	case PEER_REMOTE_ADDRESS:
-		if (q->identified) break;
+		if (q->identified) return NO;
 		// fallthrough
 	case PEER_ADDRESS:
-		if (!q->peer_known) q->maybe |= GOT_PEER;
-		else if (within(&q->peer, e)) q->got |= GOT_PEER;
-		break;
+		if (!q->peer_known) return MAYBE;
+		return address_matches(q, e, &q->peer) ? YES : NO;
 	case PEER_SOURCE:
-		if (q->identified && q->source == e->source) q->got |= GOT_PEER;
-		break;
+		if (!q->identified) return NO;
+		if (e->table.count) return number_in_table(q->slot, &e->table, q->source) ? YES : NO;
+		return q->source == e->source ? YES : NO;
 	case PEER_SELF:
-		if (q->identified && q->them == q->identity) q->got |= GOT_PEER;
-		break;
+		return q->identified && q->them == q->identity ? YES : NO;
 	case PEER_UNMANAGED:
-		if (q->identified && q->them == 0) q->got |= GOT_PEER;
-		break;
-	case VERDICT:
-	case DEFAULT:
-		if (e->protocols & q->protocol) {
-			if ((q->got & e->needs) == e->needs) {
-				if (e->action & ACTION_AUDIT) {
-					if (!q->audited) {
-						q->audited = e->rule;
-						q->audited_error = e->error;
-						q->audited_tag = e->tag;
-					}
-					break;
-				}
-				q->answer = e->action & ACTION_MASK;
-				q->logs = (e->action & ACTION_LOGS) != 0;
-				q->error = e->error;
-				q->rule = e->rule;
-				q->tag = e->tag;
-				q->is_default = e->kind == DEFAULT;
-				return 1;
-			}
-			if (((q->got | q->maybe) & e->needs) == e->needs) {
-				q->answer = UNDECIDED;
-				return 1;
-			}
-		}
-		break;
+		return q->identified && q->them == 0 ? YES : NO;
 	}
-	if (e->kind >= VERDICT) q->got = q->maybe = (__u8)*(volatile __u32 *)&nothing_yet;
-	return 0;
+	return NO;
+}
+
+// walk is the way through a list.
+struct walk { struct question *q; void *entries; __u32 first; };
+
+// holds reports whether a verdict does.
+static __always_inline int holds(const struct question *q, const struct entry *e)
+{
+	if ((e->here & HERE_PORT) && !port_within(q, e)) return NO;
+	if ((e->here & HERE_OWN) && q->local_known && !q->own) return NO;
+	int peer = e->peer ? peer_matches(q, e, e->peer) : YES;
+	return peer == YES && (q->got & e->needs) != e->needs ? MAYBE : peer;
+}
+
+static long ask_entry(__u32 i, struct walk *w)
+{
+	struct question *q = w->q;
+	__u32 index = w->first + i;
+	const struct entry *e = bpf_map_lookup_elem(w->entries, &index);
+	if (!e) return 1;
+	if (!(e->protocols & q->protocol)) return 0;
+	bool matters = ((q->got | q->maybe) & e->needs) == e->needs;
+	if (e->kind < VERDICT) {
+		if (!matters) return 0;
+		int matched = NO;
+		__u8 dimension = GOT_PEER;
+		if (e->kind == PORT) {
+			dimension = GOT_PORT;
+			matched = (e->table.count ? number_in_table(q->slot, &e->table, q->port) : port_within(q, e)) ? YES : NO;
+		} else if (e->kind == LOCAL_ADDRESS) {
+			dimension = GOT_LOCAL;
+			matched = !q->local_known ? MAYBE : address_matches(q, e, &q->local) ? YES : NO;
+		} else {
+			matched = peer_matches(q, e, e->kind);
+		}
+		if (matched == YES) q->got |= dimension;
+		else if (matched == MAYBE) q->maybe |= dimension;
+		return 0;
+	}
+	int held = matters ? holds(q, e) : NO;
+	q->got = q->maybe = 0;
+	if (held == NO) return 0;
+	if (held == MAYBE) {
+		q->answer = UNDECIDED;
+		return 1;
+	}
+	if (e->action & ACTION_AUDIT) {
+		if (!q->audited) {
+			q->audited = e->rule;
+			q->audited_error = e->error;
+			q->audited_tag = e->tag;
+		}
+		return 0;
+	}
+	q->answer = e->action & ACTION_MASK;
+	q->logs = (e->action & ACTION_LOGS) != 0;
+	q->error = e->error;
+	q->rule = e->rule;
+	q->tag = e->tag;
+	q->is_default = e->kind == DEFAULT;
+	return 1;
 }
 
 __noinline int ask(struct question *q, const struct span *list)
 {
 	if (!q || !list) return 0;
-	struct question on_stack = *q; // which is what bpf_loop wants
-	on_stack.first = list->first;
-	on_stack.got = on_stack.maybe = (__u8)*(volatile __u32 *)&nothing_yet;
-	on_stack.answer = NO_RULE;
-	on_stack.audited = 0;
-	on_stack.logs = false;
-	bpf_loop(list->count, ask_entry, &on_stack, 0);
-	q->answer = on_stack.answer;
-	q->is_default = on_stack.is_default;
-	q->error = on_stack.error;
-	q->rule = on_stack.rule;
-	q->tag = on_stack.tag;
-	q->logs = on_stack.logs;
-	q->audited = on_stack.audited;
-	q->audited_error = on_stack.audited_error;
-	q->audited_tag = on_stack.audited_tag;
+	__u32 slot = q->slot;
+	q->got = q->maybe = 0;
+	q->answer = NO_RULE;
+	q->is_default = q->logs = false;
+	q->error = q->rule = q->audited = q->audited_error = 0;
+	q->tag = q->audited_tag = 0;
+	struct walk w = { .q = q, .entries = bpf_map_lookup_elem(&entries, &slot), .first = list->first };
+	if (!w.entries) return 0;
+	bpf_loop(list->count, ask_entry, &w, 0);
 	return 0;
 }
 
-struct own_search { __u32 slot, first; struct addr addr; bool found; };
-
-static long own_entry(__u32 i, struct own_search *s)
+static __always_inline bool owns(__u32 slot, const struct policy *p, const struct addr *a)
 {
-	const struct entry *e = entry_at(s->slot, s->first + i);
-	if (!e) return 1;
-	if (within(&s->addr, e)) { s->found = true; return 1; }
-	return 0;
-}
-
-__noinline int owns(__u32 slot, const struct policy *p, const struct addr *a)
-{
-	if (!p || !a) return 0;
-	if ((p->flags & OWNS_ALL) || is_loopback(a)) return true;
-	struct own_search s = { .slot = slot, .first = p->own.first, .addr = *a };
-	bpf_loop(p->own.count, own_entry, &s, 0);
-	return s.found;
-}
-
-// taken_by_rule searches sorted ranges that do not overlap.
-__noinline int taken_by_rule(__u32 slot, const struct span *list, __u16 port)
-{
-	if (!list) return 0;
-	__u32 low = 0, high = list->count;
-	for (int i = 0; i < 17; i++) {
-		if (low >= high) break;
-		__u32 mid = (low + high) / 2;
-		const struct entry *e = entry_at(slot, list->first + mid);
-		if (!e) break;
-		if (port < e->port_first) high = mid;
-		else if (port > e->port_last) low = mid + 1;
-		else return true;
-	}
-	return false;
+	return (p->flags & OWNS_ALL) || is_loopback(a) || in_table(slot, &p->own, a);
 }
 
 static __always_inline const struct policy *policy_of(__u32 slot, const struct who *m)
@@ -632,9 +644,9 @@ static __always_inline int bind_error(ctx_t *ctx, struct question *q, const stru
 	if (!q->own) return EADDRNOTAVAIL;
 	if (q->port == 0 || !(q->protocol & (BIT_TCP | BIT_UDP))) return EACCES;
 	int udp = q->protocol == BIT_UDP;
-	if (taken_by_rule(q->slot, &p->taken[udp], q->port)) return EADDRINUSE;
+	if (number_in_table(q->slot, &p->taken[udp], q->port)) return EADDRINUSE;
 	bool overlaps = wildcard ? (p->flags & OWNS_ALL) : is_loopback(&q->local);
-	if (overlaps && taken_by_rule(q->slot, &p->taken[2 + udp], q->port)) return EADDRINUSE;
+	if (overlaps && number_in_table(q->slot, &p->taken[2 + udp], q->port)) return EADDRINUSE;
 	if (wildcard) return EACCES;
 	struct who holder;
 	if (!find_receiver(ctx, q->slot, &q->local, bpf_htons(q->port), &holder)) return EACCES;

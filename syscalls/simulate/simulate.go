@@ -96,13 +96,7 @@ func (c *Calls) entries(s syscalls.Span) []syscalls.Entry {
 
 // owns reports whether an address is one of a namespace's own.
 func (c *Calls) owns(p *syscalls.Policy, a netip.Addr) bool {
-	return p.Flags&syscalls.OwnsAll != 0 || a.IsLoopback() || slices.ContainsFunc(c.entries(p.Own), func(e syscalls.Entry) bool {
-		return within(syscalls.AddressOf(a), e)
-	})
-}
-
-func within(a syscalls.Address, e syscalls.Entry) bool {
-	return slices.Compare(e.First[:], a[:]) <= 0 && slices.Compare(a[:], e.Last[:]) <= 0
+	return p.Flags&syscalls.OwnsAll != 0 || a.IsLoopback() || inTable(c.program.Ranges, p.Own, syscalls.AddressOf(a))
 }
 
 // Bind answers bind(2).
@@ -113,7 +107,7 @@ func (c *Calls) Bind(s Socket, to netip.AddrPort) Answer {
 	}
 	p := c.policy(me)
 	wildcard := to.Addr().IsUnspecified()
-	q := question{identity: me.Identity, protocol: s.Protocol, port: to.Port(), localKnown: true, local: syscalls.AddressOf(to.Addr())}
+	q := question{ranges: c.program.Ranges, identity: me.Identity, protocol: s.Protocol, port: to.Port(), localKnown: true, local: syscalls.AddressOf(to.Addr())}
 	q.own = wildcard || c.owns(p, to.Addr())
 	if q.port != 0 || !q.own {
 		if wildcard { // only a rule without a local address speaks of it
@@ -156,27 +150,14 @@ func (c *Calls) bindError(s Socket, me syscalls.Member, own bool, to netip.AddrP
 		return unix.EACCES
 	}
 	overlaps := to.Addr().IsLoopback() || wildcard && p.Flags&syscalls.OwnsAll != 0
-	if c.taken(p.Taken[udp], to.Port()) || overlaps && c.taken(p.Taken[2+udp], to.Port()) {
+	port := syscalls.Address{3: uint32(to.Port())}
+	if inTable(c.program.Ranges, p.Taken[udp], port) || overlaps && inTable(c.program.Ranges, p.Taken[2+udp], port) {
 		return unix.EADDRINUSE
 	}
 	if holder, found := c.receiver(s, to); !wildcard && found && holder.Identity != me.Identity {
 		return unix.EADDRINUSE
 	}
 	return unix.EACCES
-}
-
-// taken searches sorted ranges that do not overlap, as they have to be.
-func (c *Calls) taken(list syscalls.Span, port uint16) bool {
-	_, found := slices.BinarySearchFunc(c.entries(list), port, func(e syscalls.Entry, port uint16) int {
-		switch {
-		case port < e.PortFirst:
-			return 1
-		case port > e.PortLast:
-			return -1
-		}
-		return 0
-	})
-	return found
 }
 
 // home returns where a socket is bound in place of the wildcard, or of 127.0.0.1
@@ -248,7 +229,7 @@ func (c *Calls) reach(s Socket, to netip.AddrPort, answers, steered bool) Answer
 		}
 	}
 	q := question{
-		identity: me.Identity, protocol: s.Protocol, port: to.Port(),
+		ranges: c.program.Ranges, identity: me.Identity, protocol: s.Protocol, port: to.Port(),
 		local: syscalls.AddressOf(local), localKnown: local.IsValid(),
 		peer: syscalls.AddressOf(to.Addr()), identified: near && s.Protocol&(syscalls.TCP|syscalls.UDP) != 0,
 	}

@@ -114,7 +114,7 @@ func (c *Calls) steer(netns uint64, near bool, client syscalls.Member, from neti
 			return nobody, m
 		}
 		q := question{
-			identity: m.Identity, them: client.Identity, source: client.Source, protocol: syscalls.TCP, port: to.Port(),
+			ranges: c.program.Ranges, identity: m.Identity, them: client.Identity, source: client.Source, protocol: syscalls.TCP, port: to.Port(),
 			local: syscalls.AddressOf(to.Addr()), localKnown: true, own: true, peer: syscalls.AddressOf(from), identified: near,
 		}
 		if q.ask(c.entries(p.Accept)).action == syscalls.Deny {

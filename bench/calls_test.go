@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,53 +25,60 @@ type callLane struct {
 	server, client string // cgroups
 }
 
-// openCallLanes makes the lanes: no rules, those for packets, and both tiers.
-func openCallLanes(b *testing.B) (calls []*callLane, lanes []*lane) {
+// openCallLane makes a lane with its cgroups.
+func openCallLane(b *testing.B, rules string, namespaces, prefixes int) *callLane {
 	b.Helper()
-	haveCgroups(b, callSizes[len(callSizes)-1])
-	add := func(rules string, n int) *callLane {
-		l := &callLane{lane: openLane(b, rules, n), dir: fmt.Sprintf("%s/%s-%d", basePath(), rules, n)}
-		l.server, l.client = l.dir+"/server", l.dir+"/client"
-		for _, dir := range []string{l.dir, l.server, l.client} {
-			if err := os.Mkdir(cgroups.tree.Dir(dir), 0o755); err != nil {
-				b.Fatal(err)
+	l := &callLane{lane: openLane(b, rules, namespaces)}
+	l.prefixes = prefixes
+	l.dir = fmt.Sprintf("%s/%s-%d", basePath(), rules, max(namespaces, prefixes))
+	l.server, l.client = l.dir+"/server", l.dir+"/client"
+	for _, dir := range []string{l.dir, l.server, l.client} {
+		if err := os.Mkdir(cgroups.tree.Dir(dir), 0o755); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			if err := errors.Join(enterCgroup("/"), os.Remove(cgroups.tree.Dir(dir))); err != nil {
+				b.Error(err)
 			}
-			b.Cleanup(func() {
-				if err := errors.Join(enterCgroup("/"), os.Remove(cgroups.tree.Dir(dir))); err != nil {
-					b.Error(err)
-				}
-			})
-		}
-		calls, lanes = append(calls, l), append(lanes, l.lane)
-		return l
+		})
 	}
-	add("none", 0)
-	for _, rules := range []string{"packets", "both"} {
-		for _, n := range callSizes {
-			add(rules, n).enforce(b)
-		}
-	}
-	return calls, lanes
+	return l
 }
 
-// enforce puts a policy in force in the lane, whose last two namespaces are
-// those that call.
-func (l *callLane) enforce(b *testing.B) {
+// openCallLanes makes the lanes: no rules, those for packets, and both tiers.
+func openCallLanes(b *testing.B) []*callLane {
 	b.Helper()
-	n := l.namespaces
-	member := func(i int) string {
-		switch n - i {
-		case 1:
-			if n == 1 {
-				return l.dir
-			}
-			return l.client
-		case 2:
-			return l.server
+	haveCgroups(b, callSizes[len(callSizes)-1])
+	calls := []*callLane{openCallLane(b, "none", 0, 0)}
+	for _, rules := range []string{"packets", "both"} {
+		for _, n := range callSizes {
+			l := openCallLane(b, rules, n, 0)
+			l.enforce(b, policyOf(n, n, l.path, l.member))
+			calls = append(calls, l)
 		}
-		return memberPath(i)
 	}
-	plan, err := openHost(b).Plan(parsePolicy(b, policyOf(n, n, l.path, member)))
+	return calls
+}
+
+// member returns the cgroup of namespace i of the lane's policy, whose last two
+// namespaces are those that call.
+func (l *callLane) member(i int) string {
+	switch l.namespaces - i {
+	case 1:
+		if l.namespaces == 1 {
+			return l.dir
+		}
+		return l.client
+	case 2:
+		return l.server
+	}
+	return memberPath(i)
+}
+
+// enforce puts a policy in force in the lane.
+func (l *callLane) enforce(b *testing.B, policy string) {
+	b.Helper()
+	plan, err := openHost(b).Plan(parsePolicy(b, policy))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -107,13 +115,26 @@ func (l *callLane) enforce(b *testing.B) {
 	}
 }
 
-// callers has the process in the client's cgroup of a lane for a piece of work.
-func callers(calls []*callLane, work func(i, count int, took func(time.Duration)) error) func(int, int, func(time.Duration)) error {
-	return func(i, count int, took func(time.Duration)) error {
+// raceCalls is race, with the process in the client's cgroup of each lane.
+func raceCalls(b *testing.B, calls []*callLane, count int, work func(i, count int, took func(time.Duration)) error) {
+	b.Helper()
+	lanes := make([]*lane, len(calls))
+	for i, l := range calls {
+		lanes[i] = l.lane
+	}
+	race(b, lanes, count, func(i, count int, took func(time.Duration)) error {
 		if err := enterCgroup(calls[i].client); err != nil {
 			return err
 		}
 		return work(i, count, took)
+	})
+}
+
+// atServers runs something on each lane's thread in the server's cgroup.
+func atServers(b *testing.B, calls []*callLane, work func(i int) error) {
+	b.Helper()
+	for i, l := range calls {
+		inCgroup(b, l.server, []*lane{l.lane}, func(int) error { return work(i) })
 	}
 }
 
@@ -143,8 +164,7 @@ func fresh(typ int, took func(time.Duration), do func(s, i int) error) error {
 
 // BenchmarkCallBind binds TCP sockets to loopback, a port each.
 func BenchmarkCallBind(b *testing.B) {
-	calls, lanes := openCallLanes(b)
-	race(b, lanes, 10, callers(calls, func(_, count int, took func(time.Duration)) error {
+	raceCalls(b, openCallLanes(b), 10, func(_, count int, took func(time.Duration)) error {
 		to := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 		for range count {
 			err := fresh(unix.SOCK_STREAM, took, func(s, i int) error {
@@ -156,44 +176,80 @@ func BenchmarkCallBind(b *testing.B) {
 			}
 		}
 		return nil
-	}))
+	})
 }
 
 // BenchmarkCallConnect makes TCP connections as BenchmarkConnect does.
 func BenchmarkCallConnect(b *testing.B) {
-	calls, lanes := openCallLanes(b)
-	listeners := make([]int, len(lanes))
-	for i, l := range calls {
-		inCgroup(b, l.server, lanes[i:i+1], func(int) (err error) {
-			listeners[i], err = listener(b)
-			return err
-		})
-	}
-	race(b, lanes, 100, callers(calls, func(i, count int, took func(time.Duration)) error {
+	calls := openCallLanes(b)
+	listeners := make([]int, len(calls))
+	atServers(b, calls, func(i int) (err error) {
+		listeners[i], err = listener(b)
+		return err
+	})
+	raceCalls(b, calls, 100, func(i, count int, took func(time.Duration)) error {
 		return connectOften(listeners[i], count, took)
-	}))
+	})
 }
 
-// BenchmarkCallConnectUDP connects UDP sockets to one that the other namespace has.
-func BenchmarkCallConnectUDP(b *testing.B) {
-	calls, lanes := openCallLanes(b)
-	to := &unix.SockaddrInet4{Port: servicePort, Addr: [4]byte{127, 0, 0, 1}}
+// BenchmarkCallSteered makes the same connections where, with both tiers, a third
+// namespace listens on that port too, and gets them: it is first in the policy.
+func BenchmarkCallSteered(b *testing.B) {
+	calls := openCallLanes(b)
+	calls = slices.DeleteFunc(calls, func(l *callLane) bool { return l.namespaces < 3 })
+	listeners := make([]int, len(calls))
+	atServers(b, calls, func(i int) (err error) {
+		listeners[i], err = listener(b)
+		return err
+	})
 	for i, l := range calls {
-		inCgroup(b, l.server, lanes[i:i+1], func(int) error {
-			s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
+		if l.rules == "both" {
+			inCgroup(b, l.member(l.namespaces-3), []*lane{l.lane}, func(int) (err error) {
+				listeners[i], err = listener(b)
 				return err
-			}
-			b.Cleanup(func() { unix.Close(s) })
-			return unix.Bind(s, to)
-		})
+			})
+		}
 	}
-	race(b, lanes, 10, callers(calls, func(_, count int, took func(time.Duration)) error {
+	raceCalls(b, calls, 100, func(i, count int, took func(time.Duration)) error {
+		return connectOften(listeners[i], count, took)
+	})
+}
+
+// connectUDP connects UDP sockets to one that the other namespace has.
+func connectUDP(b *testing.B, calls []*callLane) {
+	b.Helper()
+	to := &unix.SockaddrInet4{Port: servicePort, Addr: [4]byte{127, 0, 0, 1}}
+	atServers(b, calls, func(int) error {
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		b.Cleanup(func() { unix.Close(s) })
+		return unix.Bind(s, to)
+	})
+	raceCalls(b, calls, 10, func(_, count int, took func(time.Duration)) error {
 		for range count {
 			if err := fresh(unix.SOCK_DGRAM, took, func(s, _ int) error { return unix.Connect(s, to) }); err != nil {
 				return fmt.Errorf("connect: %w", err)
 			}
 		}
 		return nil
-	}))
+	})
+}
+
+func BenchmarkCallConnectUDP(b *testing.B) { connectUDP(b, openCallLanes(b)) }
+
+// BenchmarkCallList connects UDP sockets past a list of prefixes, which both ends
+// deny: none of them has the address.
+func BenchmarkCallList(b *testing.B) {
+	haveCgroups(b, 2)
+	var calls []*callLane
+	for _, rules := range []string{"packets", "both"} {
+		for _, n := range []int{10, 1000, 10000} {
+			l := openCallLane(b, rules, 2, n)
+			l.enforce(b, listPolicyOf(n, n-1, l.path, l.member))
+			calls = append(calls, l)
+		}
+	}
+	connectUDP(b, calls)
 }

@@ -30,9 +30,17 @@ var listings = []struct {
 
 // listPolicy is a policy of two namespaces, both of which deny a list of n prefixes
 // and allow the rest. Its last prefix is the one of that number.
-func listPolicy(n, last int) string {
+func listPolicy(n, last int) string { return listPolicyOf(n, last, "", memberPath) }
+
+// listPolicyOf is such a policy for the network namespace of a path, with the
+// cgroups that member says.
+func listPolicyOf(n, last int, device string, member func(i int) string) string {
 	var b strings.Builder
-	b.WriteString("apiVersion: sockns/v1\ngroups:\n  listed:\n")
+	b.WriteString("apiVersion: sockns/v1\n")
+	if device != "" {
+		fmt.Fprintf(&b, "deviceNamespaces:\n  there: {path: %s}\n", device)
+	}
+	b.WriteString("groups:\n  listed:\n")
 	for i := range n {
 		if i == n-1 {
 			i = last
@@ -41,7 +49,10 @@ func listPolicy(n, last int) string {
 	}
 	b.WriteString("socketNamespaces:\n")
 	for i, name := range []string{"server", "client"} {
-		fmt.Fprintf(&b, "  %s:\n    members: [{cgroup: %s}]\n", name, memberPath(i))
+		fmt.Fprintf(&b, "  %s:\n    members: [{cgroup: %s}]\n", name, member(i))
+		if device != "" {
+			b.WriteString("    deviceNamespace: there\n")
+		}
 		for _, hook := range []string{"connect: [{action: deny, to", "accept: [{action: deny, from"} {
 			_, side, _ := strings.Cut(hook, "deny, ")
 			fmt.Fprintf(&b, "    %s: listed}, {protocol: [tcp, udp], ports: %d, %s: any}]\n", hook, servicePort, side)

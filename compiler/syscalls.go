@@ -378,10 +378,11 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 			plain = append(plain, l.policy.PeerAddresses(p, l.n)...)
 		}
 	}
-	if ranges := numberRanges(sources); len(ranges) == 1 && ranges[0].First == ranges[0].Last {
-		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: ranges[0].First[3]})
-	} else if len(ranges) > 0 {
-		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Table: l.table(ranges)})
+	switch named := numberRanges(sources); {
+	case len(named) == 1 && named[0].First == named[0].Last:
+		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Source: named[0].First[3]})
+	case len(named) > 0:
+		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Table: l.table(named)})
 	}
 	if ranges := addressRanges(plain); len(ranges) > 0 {
 		list = append(list, l.addresses(syscalls.PeerAddress, ranges))

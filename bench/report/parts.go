@@ -44,11 +44,13 @@ var parts = []part{
 	},
 	{
 		name:       "calls",
-		benchmarks: []benchmarks{{"./bench", "^BenchmarkCallBind$|^BenchmarkCallConnect$|^BenchmarkCallConnectUDP$", "1x"}},
+		benchmarks: []benchmarks{{"./bench", "^BenchmarkCallBind$|^BenchmarkCallConnect$|^BenchmarkCallConnectUDP$|^BenchmarkCallSteered$|^BenchmarkCallList$", "1x"}},
 		tables: []table{
 			{benchmark: "CallBind", caption: "bind(2) of a TCP socket", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "packets"},
 			{benchmark: "CallConnect", caption: "A TCP connection over lo: socket, connect, accept, both closed", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "packets"},
+			{benchmark: "CallSteered", caption: "The same where two namespaces listen on the port", row: "rules", col: "namespaces", unit: "p50-ns", show: "us", base: "packets"},
 			{benchmark: "CallConnectUDP", caption: "connect(2) of a UDP socket", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "packets"},
+			{benchmark: "CallList", caption: "connect(2) of a UDP socket past lists of prefixes that both ends deny", row: "rules", col: "prefixes", unit: "p50-ns", show: "ns", base: "packets"},
 		},
 	},
 	{

@@ -29,7 +29,9 @@ type callLane struct {
 func openCallLane(b *testing.B, rules string, namespaces, prefixes int) *callLane {
 	b.Helper()
 	l := &callLane{lane: openLane(b, rules, namespaces)}
-	l.prefixes = prefixes
+	if prefixes > 0 {
+		l.by = fmt.Sprintf("prefixes=%d", prefixes)
+	}
 	l.dir = fmt.Sprintf("%s/%s-%d", basePath(), rules, max(namespaces, prefixes))
 	l.server, l.client = l.dir+"/server", l.dir+"/client"
 	for _, dir := range []string{l.dir, l.server, l.client} {

@@ -34,6 +34,15 @@ func TestApplyIsAtomic(t *testing.T) {
 		return "apiVersion: sockns/v1\nsocketNamespaces:\n" + strings.ReplaceAll(namespaces, "$CG", base)
 	}
 	const allow = "{protocol: udp, ports: 2001}"
+	listed := func(addresses string, many ...string) string {
+		return "  app: {members: [{cgroup: $CG/app}], connect: [{protocol: udp, ports: 2001, to: listed}]}\n" +
+			"groups: {listed: [" + addresses + ", " + strings.Join(many, ", ") + "]}\n"
+	}
+	var ranges, single []string
+	for i := range 300 {
+		ranges = append(ranges, fmt.Sprintf("10.%d.%d.0/25", i/256, i%256))
+		single = append(single, fmt.Sprintf("192.0.%d.%d", i/100, 2*(i%100)))
+	}
 	for _, kind := range []struct{ name, a, b string }{
 		{
 			"a rule",
@@ -49,6 +58,16 @@ func TestApplyIsAtomic(t *testing.T) {
 			"a member",
 			"  app: {members: [{cgroup: $CG/app}], connect: [" + allow + "]}\n",
 			"  app: {members: [{cgroup: $CG/app}, {cgroup: $CG/app/inner}], connect: [" + allow + "]}\n",
+		},
+		{
+			"a long list of ranges",
+			listed("127.0.0.0-127.0.0.7", ranges[:200]...),
+			listed("127.0.0.1-127.0.9.9", ranges[100:]...),
+		},
+		{
+			"an address of a long list that becomes one of a range",
+			listed("127.0.0.1", single[:200]...),
+			listed("127.0.0.0/24", append(ranges, single[100:]...)...),
 		},
 		{
 			"a namespace added and removed",

@@ -343,6 +343,9 @@ func identical(a, b []Statement) bool {
 // elements fills Switch with the difference of the elements of two sets, and
 // Clean with what lingers.
 func (d *differ) elements(old, new *Set) {
+	if sameElements(old.Elements, new.Elements) {
+		return
+	}
 	was := make(map[string]*Element, len(old.Elements))
 	var key []byte
 	for i := range old.Elements {
@@ -399,6 +402,24 @@ func (d *differ) elements(old, new *Set) {
 	if len(add) > 0 {
 		d.tx.Switch.Add(d.new.Name, ElementsIn{Set: new.Name, Interval: new.Interval, Elements: add})
 	}
+}
+
+// sameElements reports whether elements are the same in the same order, as those of
+// sets of intervals are that nobody changed. Others may be the same all the same.
+func sameElements(a, b []Element) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	if len(a) == 0 || &a[0] == &b[0] {
+		return true
+	}
+	for i := range a {
+		x, y := &a[i], &b[i]
+		if !slices.EqualFunc(x.Key, y.Key, sameValue) || !sameValue(x.Data, y.Data) || x.Verdict != y.Verdict || x.Comment != y.Comment {
+			return false
+		}
+	}
+	return true
 }
 
 func sameValue(a, b Value) bool {

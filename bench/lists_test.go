@@ -28,8 +28,21 @@ var listings = []struct {
 	{"a-rule-each", compiler.AllPasses &^ compiler.PassSets},
 }
 
-// listPolicy is a policy of two namespaces, both of which deny a list of n prefixes
-// and allow the rest. Its last prefix is the one of that number.
+// listedGroup is a group of n prefixes, the last of which is the one of that number.
+func listedGroup(n, last int) string {
+	var b strings.Builder
+	b.WriteString("groups:\n  listed:\n")
+	for i := range n {
+		if i == n-1 {
+			i = last
+		}
+		fmt.Fprintf(&b, "    - %s/24\n", netip.AddrFrom4([4]byte{byte(11 + i>>15), byte(i >> 7), byte(i << 1), 0}))
+	}
+	return b.String()
+}
+
+// listPolicy is a policy of two namespaces, both of which deny such a list and
+// allow the rest.
 func listPolicy(n, last int) string { return listPolicyOf(n, last, "", memberPath) }
 
 // listPolicyOf is such a policy for the network namespace of a path, with the
@@ -40,14 +53,7 @@ func listPolicyOf(n, last int, device string, member func(i int) string) string 
 	if device != "" {
 		fmt.Fprintf(&b, "deviceNamespaces:\n  there: {path: %s}\n", device)
 	}
-	b.WriteString("groups:\n  listed:\n")
-	for i := range n {
-		if i == n-1 {
-			i = last
-		}
-		fmt.Fprintf(&b, "    - %s/24\n", netip.AddrFrom4([4]byte{byte(11 + i>>15), byte(i >> 7), byte(i << 1), 0}))
-	}
-	b.WriteString("socketNamespaces:\n")
+	b.WriteString(listedGroup(n, last) + "socketNamespaces:\n")
 	for i, name := range []string{"server", "client"} {
 		fmt.Fprintf(&b, "  %s:\n    members: [{cgroup: %s}]\n", name, member(i))
 		if device != "" {
@@ -144,6 +150,53 @@ func BenchmarkListApply(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkListEdit has all namespaces name one list of 10,000 prefixes, one of
+// which is replaced: what is compiled, compared and committed, and how many rules
+// are among it.
+func BenchmarkListEdit(b *testing.B) {
+	const prefixes = 10000
+	each(b, sizes[1:3], func(b *testing.B, n, different int) {
+		table := func(last int) *nft.Table {
+			text := strings.ReplaceAll(policyText(n, different), "    connect:\n", "    connect:\n      - {action: deny, to: listed}\n")
+			policy := parsePolicy(b, text+listedGroup(prefixes, last))
+			return compiler.Compile(policy, everyMember(policy)).Devices[0].Table
+		}
+		old, new := table(prefixes-1), table(prefixes)
+		var conn *nft.Conn
+		openLane(b, "sockns", n).do(b, func() (err error) {
+			conn, err = nft.Open(-1)
+			return err
+		})
+		defer conn.Close()
+		if err := conn.Apply(nft.Diff(nil, old)); err != nil {
+			b.Fatal(err)
+		}
+		rules := 0
+		var took []float64
+		for b.Loop() {
+			began := time.Now()
+			tx := nft.Diff(old, new)
+			if err := conn.Apply(tx); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, float64(time.Since(began).Microseconds())/1000)
+			rules = 0
+			for _, batch := range tx.Batches() {
+				for _, op := range batch.Ops {
+					if _, is := op.Object.(nft.RuleIn); is {
+						rules++
+					}
+				}
+			}
+			old, new = new, old
+		}
+		slices.Sort(took)
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(took[len(took)/2], "edit-ms")
+		b.ReportMetric(float64(rules), "rules")
+	})
 }
 
 // lookupsEach is how often a table of BenchmarkLookup has its rule.

@@ -18,8 +18,8 @@ import (
 const (
 	chainInput   = "input"
 	chainOutput  = "output"
-	chainArrived = "arrived" // input, TCP and UDP: which policy receives?
-	chainNear    = "near"    // input from lo: which policies send and receive?
+	chainArrived = "arrived" // input: which policy receives? One for each transport.
+	chainNear    = "near"    // input from lo: which policies send and receive? One for each transport.
 	chainLeave   = "leave"   // output, not through lo: which policy sends?
 	chainMark    = "sent"    // output through lo: say who sends
 	chainOther   = "other"   // output, neither UDP nor TCP
@@ -61,9 +61,11 @@ const (
 	namespacesMap = "namespaces"
 	templatesMap  = "templates" // the same for templates, by what the identities of their instances begin with
 	connectsMap   = "connects"  // class -> chain of the list
-	acceptsMap    = "accepts"
 	selvesMap     = "selves"
 )
+
+// acceptsMap maps classes to the chains of accept lists for a transport.
+func acceptsMap(t transports) string { return "accepts" + t.suffix() }
 
 // classField is the class of a policy in the mark.
 var classField = []nft.Field{{Kind: nft.FieldMark, Mask: classBits}}
@@ -114,6 +116,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 			a.table.Chains = append(a.table.Chains, *chain)
 		}
 	}
+	a.senderChains()
 	a.endings()
 	a.refusalChains(policies)
 	a.outputChains()
@@ -239,7 +242,8 @@ func (a *assembly) classSets(spaces []*space) []nft.Set {
 	policies := len(distinct(a.policies))
 	sets := []nft.Set{
 		{Name: connectsMap, Comment: "from the class of a policy to its connect list"},
-		{Name: acceptsMap, Comment: "to its accept list"},
+		{Name: acceptsMap(tcpOnly), Comment: "to its accept list for TCP"},
+		{Name: acceptsMap(udpOnly), Comment: "and for UDP"},
 		{Name: selvesMap, Comment: "to what it says of packets from one of its sockets to another"},
 	}
 	for i := range sets {
@@ -260,7 +264,7 @@ func (a *assembly) classSets(spaces []*space) []nft.Set {
 		}
 		room = append(room, markValue(ref.class))
 		key := room[len(room)-1 : len(room) : len(room)] // nobody writes to keys
-		for i, chain := range [...]string{ref.chain(partConnect), ref.chain(partAccept), self} {
+		for i, chain := range [...]string{ref.chain(partConnect), ref.accept(tcpOnly), ref.accept(udpOnly), self} {
 			sets[i].Elements = append(sets[i].Elements, nft.Element{Key: key, Verdict: jumpTo(nft.VerdictGoto, chain)})
 		}
 	}
@@ -423,21 +427,20 @@ func (a *assembly) endings() {
 	}
 	answers = slices.Concat(answers, []nft.Rule{ruleOf(noMark, nft.Verdict{Kind: nft.VerdictReturn})}, kept)
 	remember = append(remember, ruleOf(accept))
-	// The maps go to chains that return to whoever asked, and not back here: the
-	// priority is the receiver's by then, if the chain asked for that (chainWhose).
-	ask := []nft.Rule{ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})}
-	if a.templates {
-		ask = append(ask, ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}))
-	}
-	a.chain(chainSender, "what does the connecting end say?", ask...)
-	sender, restore := ruleOf(jumpTo(nft.VerdictJump, chainSender)), restoreMark()
+	sender := a.sender()
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
-	a.chain(chainDone, "allowed; the mark is what it was", append(restore, ruleOf(accept))...)
-	a.chain(chainPass, "allowed; the answer to a datagram may come back", slices.Concat(restore,
-		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember)...)
+	a.chain(chainDone, "allowed; the mark is what it was",
+		ruleOf(noMark, nft.SetMark{}, accept), ruleOf(markBack, accept), ruleOf(accept))
+	udp, keptUDP := transports{udp: true}.suffix(), chainAdmit+transports{udp: true}.suffix()+".marked"
+	a.chain(keptUDP, "", append([]nft.Rule{ruleOf(markBack)}, remember...)...)
+	// The first of the rules that remember takes the mark away from all.
+	first := ruleOf(append([]nft.Statement{nft.SetMark{}}, remember[0].Statements...)...)
+	forget := append([]nft.Rule{ruleOf(hasKept, jumpTo(nft.VerdictGoto, keptUDP)), first}, remember[1:]...)
+	a.chain(chainPass, "allowed; the answer to a datagram may come back", append([]nft.Rule{
+		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, jumpTo(nft.VerdictGoto, chainDone))}, forget...)...)
 	a.chain(chainAdmit, "the accepting end allows", sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
-	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", slices.Concat([]nft.Rule{sender}, restore, []nft.Rule{ruleOf(accept)})...)
-	a.chain(chainAdmit+transports{udp: true}.suffix(), "", slices.Concat([]nft.Rule{sender}, restore, remember)...)
+	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(jumpTo(nft.VerdictGoto, chainDone)))
+	a.chain(chainAdmit+udp, "", append([]nft.Rule{sender}, forget...)...)
 	// In each policy it would be bound to the map thousands of times, and the
 	// kernel walks the list of a map's rules for each that is added (nf_tables_bind_set).
 	if len(a.deep) > 0 {
@@ -459,8 +462,8 @@ var tcpOpened = nft.MatchTCPFlags{Mask: tcpFIN | tcpSYN | tcpRST | tcpACK, Value
 
 // outputChains makes the base chain of output and what it leads to.
 func (a *assembly) outputChains() {
-	leave := slices.Concat([]nft.Rule{ruleOf(anyMark, jumpTo(nft.VerdictGoto, chainLeaveMarked))}, a.policyRules(connectsMap, false))
-	marked := slices.Concat(keepMark(), a.policyRules(connectsMap, true))
+	leave := slices.Concat([]nft.Rule{ruleOf(anyMark, jumpTo(nft.VerdictGoto, chainLeaveMarked))}, a.policyRules(lead{to: connectsMap}))
+	marked := slices.Concat(keepMark(), a.policyRules(lead{to: connectsMap, kept: true}))
 	var mark []nft.Rule
 	for _, l := range a.deep {
 		mark = append(mark, ruleOf(nft.SetPriorityMap{Key: cgroupKey(l), Map: identityMap(l)}, accept))
@@ -502,34 +505,38 @@ func (a *assembly) inputChains() {
 			ruleOf(append(term, nft.MatchMeta{Key: nft.MetaPktType, Value: pktLoopback}, nft.SetPriority{Value: loopedIdentity})...),
 		}
 	}
-	arrived := append(remote(), a.policyRules(acceptsMap, false)...)
-	near := a.policyRules(acceptsMap, false, sameRule)
-	// One chain and not one for each: from another they would be too deep.
-	marked := slices.Concat(
-		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoTCP}, nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)},
-		keepMark(), remote(elsewhere), a.policyRules(acceptsMap, true, sameRule))
-	for _, l := range a.doors {
-		held := ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)})
-		near, arrived, marked = append(near, held), append(arrived, held), append(marked, held)
+	held := make([]nft.Rule, len(a.doors))
+	for i, l := range a.doors {
+		held[i] = ruleOf(nft.VMap{Key: cgroupKey(l), Map: doorMap(l)})
 	}
+	answer := ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers))
+	fromUnmanaged := nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}
 	done := jumpTo(nft.VerdictGoto, chainDone)
-	marked = append(marked, ruleOf(nft.SetMark{Value: markKept}), ruleOf(elsewhere, done))
-	toUnmanaged := func(pass nft.Statement) []nft.Rule {
-		return []nft.Rule{
-			ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Value: unmanagedIdentity}, pass),
-			ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictJump, chainAnswers)),
-			ruleOf(jumpTo(nft.VerdictGoto, chainAdmit)),
+	for _, t := range []transports{tcpOnly, udpOnly} {
+		way := lead{to: acceptsMap(t)}
+		a.chain(chainArrived+t.suffix(), "for whom?", slices.Concat(remote(), a.policyRules(way), held, []nft.Rule{ruleOf(accept)})...)
+		way.ask = sameRule
+		near := slices.Concat(a.policyRules(way), held, []nft.Rule{ruleOf(fromUnmanaged, accept)})
+		if t.udp {
+			near = append(near, ruleOf(jumpTo(nft.VerdictJump, chainAnswers)))
 		}
+		a.chain(chainNear+t.suffix(), "from lo: the priority says who sent it", append(near, ruleOf(jumpTo(nft.VerdictGoto, chainAdmit+t.suffix())))...)
 	}
-	a.chain(chainNear, "from lo: the priority says who sent it", append(near, toUnmanaged(accept)...)...)
-	a.chain(chainArrived, "for whom?", append(arrived, ruleOf(accept))...)
-	a.chain(chainMarked, "both for packets that have a mark", append(marked, toUnmanaged(done)...)...)
+	// One chain and not one for each: from another they would be too deep.
+	a.chain(chainMarked, "all of these for packets that have a mark", slices.Concat(
+		[]nft.Rule{ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoTCP}, nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)},
+		keepMark(), remote(elsewhere),
+		a.policyRules(lead{to: acceptsMap(tcpOnly), only: protocolTerm(protoTCP), kept: true, ask: sameRule}),
+		a.policyRules(lead{to: acceptsMap(udpOnly), only: protocolTerm(protoUDP), kept: true, ask: sameRule}),
+		held, []nft.Rule{
+			ruleOf(nft.SetMark{Value: markKept}), ruleOf(elsewhere, done), ruleOf(fromUnmanaged, done),
+			answer, ruleOf(jumpTo(nft.VerdictGoto, chainAdmit))})...)
 	a.table.Chains = append(a.table.Chains, nft.Chain{Name: chainInput, Base: &nft.Base{Hook: nft.HookInput}, Rules: []nft.Rule{
 		{Statements: []nft.Statement{tcpOpened, accept}, Comment: "a connection that exists"},
 		ruleOf(anyMark, jumpTo(nft.VerdictGoto, chainMarked)),
-		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainNear)),
-		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainNear)),
-		ruleOf(protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
-		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainArrived)),
+		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainNear+udpOnly.suffix())),
+		ruleOf(nft.MatchMeta{Key: nft.MetaIIF, Value: nft.Loopback}, protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainNear+tcpOnly.suffix())),
+		ruleOf(protocolTerm(protoTCP)[0], jumpTo(nft.VerdictGoto, chainArrived+tcpOnly.suffix())),
+		ruleOf(protocolTerm(protoUDP)[0], jumpTo(nft.VerdictGoto, chainArrived+udpOnly.suffix())),
 	}})
 }

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sockns/sockns/nft"
@@ -40,6 +41,7 @@ var keptSet = nft.Set{
 var (
 	anyMark  = nft.MatchMeta{Key: nft.MetaMark, Not: true}
 	noMark   = nft.MatchMeta{Key: nft.MetaMark, Mask: markKept} // none is kept aside
+	hasKept  = nft.MatchMeta{Key: nft.MetaMark, Mask: markKept, Value: markKept}
 	markBack = nft.SetMarkMap{Key: keptKey, Map: keptMarks}
 	drop     = nft.Verdict{Kind: nft.VerdictDrop}
 )
@@ -53,39 +55,60 @@ func keepMark() []nft.Rule {
 	}
 }
 
-// restoreMark returns the rules that undo what this table did to the mark.
-func restoreMark() []nft.Rule {
-	return []nft.Rule{ruleOf(noMark, nft.SetMark{}), ruleOf(anyMark, markBack)}
+// lead is a way from sockets to what their policies say.
+type lead struct {
+	to   string // a map of classes
+	only term   // which packets; empty: all that get there
+	kept bool   // the packet's own mark is kept aside
+	// ask is asked when the class of a level below the deepest is known; nil: nothing.
+	ask func(level int) nft.Rule
 }
 
 // policyRules returns the rules that lead from the socket's cgroup, by the class
-// of its policy, to what a map has for that; kept says that the packet's own mark
-// is kept aside. before are asked when the class of a level below the deepest is known.
+// of its policy, to what a map has for that.
 //
 // Whether the receiver is in the sender's own namespace is asked by policies
 // when they need to know (questions.go). That is sure at the deepest level
 // alone: a cgroup of another may be the parent of the receiver's namespace.
-func (a *assembly) policyRules(to string, kept bool, before ...func(level int) nft.Rule) []nft.Rule {
-	lead := nft.VMap{Key: []nft.Field{{Kind: nft.FieldMark}}, Map: to}
-	if kept {
-		lead.Key = classField
+func (a *assembly) policyRules(w lead) []nft.Rule {
+	to := nft.VMap{Key: []nft.Field{{Kind: nft.FieldMark}}, Map: w.to}
+	if w.kept {
+		to.Key = classField
 	}
 	var rules []nft.Rule
 	for i, l := range a.deep {
-		class := []nft.Statement{nft.SetMarkMap{Key: cgroupKey(l), Map: classMap(l)}}
-		if kept {
+		class := append(slices.Clone(w.only), nft.SetMarkMap{Key: cgroupKey(l), Map: classMap(l)})
+		if w.kept {
 			class = append(class, nft.SetMarkBits{Bits: markKept})
 		}
-		if i == 0 || len(before) == 0 {
-			rules = append(rules, ruleOf(append(class, lead)...))
+		if i == 0 || w.ask == nil {
+			rules = append(rules, ruleOf(append(class, to)...))
 		} else {
-			rules = append(rules, ruleOf(class...))
-			for _, ask := range before {
-				rules = append(rules, ask(l))
-			}
-			rules = append(rules, ruleOf(lead))
+			rules = append(rules, ruleOf(class...), w.ask(l), ruleOf(append(slices.Clone(w.only), to)...))
 		}
 		rules = append(rules, ruleOf(anyMark, drop))
 	}
 	return rules
+}
+
+// sender returns the rule that asks what the connecting end's policy says. Where
+// there are templates one of two maps is asked, and not the other when it has
+// answered: the priority may be the receiver's by then (chainWhose).
+func (a *assembly) sender() nft.Rule {
+	if a.templates {
+		return ruleOf(jumpTo(nft.VerdictJump, chainSender))
+	}
+	return ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})
+}
+
+// senderChains makes the chains of [assembly.sender].
+func (a *assembly) senderChains() {
+	if !a.templates {
+		return
+	}
+	a.chain(chainSender, "what does the connecting end say?",
+		ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Mask: instanceBit, Value: instanceBit}, jumpTo(nft.VerdictGoto, chainInstance)),
+		ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}))
+	a.chain(chainInstance, "the same of an instance of a template",
+		ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}))
 }

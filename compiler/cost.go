@@ -51,7 +51,7 @@ func (d *Device) Costs() []NamespaceCost {
 		}
 		return c
 	}
-	out, in := entry(chainOutput, chainLeave), entry(chainInput, chainNear)
+	out, in := entry(chainOutput, chainLeave), entry(chainInput, chainNear+udpOnly.suffix())
 	var list []NamespaceCost
 	for name := range d.Index.ids {
 		c := d.Index.policies[templateOf(name)]
@@ -59,7 +59,7 @@ func (d *Device) Costs() []NamespaceCost {
 			Name: name, Policy: c.name,
 			Connect: out.plus(p.chain(c.chain(partConnect))),
 			Local:   p.chain(c.chain(partLocal)),
-			Accept:  in.plus(p.chain(c.chain(partAccept))),
+			Accept:  in.plus(p.worst(c.accept(tcpOnly), c.accept(udpOnly))),
 		})
 	}
 	slices.SortFunc(list, func(a, b NamespaceCost) int { return strings.Compare(a.Name, b.Name) })
@@ -81,6 +81,16 @@ func (p *pricer) through(name string) (sum Cost) {
 	return sum
 }
 
+// worst is the dearest of some chains.
+func (p *pricer) worst(chains ...string) (worst Cost) {
+	for _, name := range chains {
+		if c := p.chain(name); c.Nanoseconds > worst.Nanoseconds {
+			worst = c
+		}
+	}
+	return worst
+}
+
 // chain is what the dearest way costs that begins in a chain.
 func (p *pricer) chain(name string) Cost {
 	if c, ok := p.known[name]; ok {
@@ -95,7 +105,7 @@ func (p *pricer) chain(name string) Cost {
 		sum = sum.plus(p.rule(r))
 		var next Cost
 		v, ok := r.Statements[len(r.Statements)-1].(nft.Verdict)
-		if ok && v.Chain != "" {
+		if ok && v.Chain != "" && r.Statements[0] != nft.Statement(hasKept) {
 			next = p.chain(v.Chain)
 		}
 		if way := sum.plus(next); way.Nanoseconds > worst.Nanoseconds {
@@ -126,7 +136,7 @@ func (p *pricer) rule(r nft.Rule) Cost {
 		}
 	}
 	for _, s := range r.Statements {
-		if s == nft.Statement(anyMark) {
+		if s == nft.Statement(anyMark) || s == nft.Statement(hasKept) {
 			c.Nanoseconds += costCompare
 			break
 		}

@@ -82,15 +82,16 @@ func (a *assembly) refusalChains(policies map[string]*chains) {
 		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.rule, b.rule), cmp.Compare(a.end, b.end), cmp.Compare(a.errno, b.errno))
 	})
 	for _, e := range list {
-		a.chain(e.chain(), "", append(e.report(a.whose()), reject(e.errno)...)...)
+		a.chain(e.chain(), "", append(e.report(a.whose(), a.sender()), reject(e.errno)...)...)
 	}
 }
 
 // report returns the rules that tell of a refusal; whose are those of
-// chainWhose, written out because refusals are as deep as chains get. What they write to the
+// chainWhose, written out because refusals are as deep as chains get, and sender
+// asks the connecting end. What they write to the
 // packet nobody else will see. Priority and mark become the identities of the
 // two ends; the one that the log's prefix goes with is [End]'s.
-func (e ending) report(whose []nft.Rule) []nft.Rule {
+func (e ending) report(whose []nft.Rule, sender nft.Rule) []nft.Rule {
 	toMark := nft.SetMarkMap{Key: []nft.Field{priorityField}, Map: marksMap}
 	unknown := ruleOf(nft.SetMark{Value: loopedIdentity})
 	var rules []nft.Rule
@@ -101,7 +102,7 @@ func (e ending) report(whose []nft.Rule) []nft.Rule {
 		rules = append([]nft.Rule{unknown, ruleOf(toMark)}, whose...)
 	case EndTo:
 		// The connecting end is asked before: its own error comes first.
-		rules = append([]nft.Rule{unknown, ruleOf(toMark), ruleOf(jumpTo(nft.VerdictJump, chainSender))}, whose...)
+		rules = append([]nft.Rule{unknown, ruleOf(toMark), sender}, whose...)
 	case EndOf: // the policy has set the mark, and the priority is the receiver's
 	}
 	prefix := Prefix{Outcome: Refused, End: e.end, Hook: e.hook, Rule: e.rule, Errno: e.errno}

@@ -29,11 +29,20 @@ type Index struct {
 type policyRef struct {
 	name  string
 	class uint32
+	apart bool // see chains
 	// countedUnder is the first namespace that has the chains.
 	countedUnder string
 }
 
 func (r policyRef) chain(part string) string { return chainName(r.name, part) }
+
+// accept returns the chain that a transport's packets begin the accept list in.
+func (r policyRef) accept(t transports) string {
+	if !r.apart {
+		return r.chain(partAccept)
+	}
+	return r.chain(partAccept + "." + t.suffix()[1:])
+}
 
 // Serves reports whether the table has a place for a member of this socket
 // namespace (or instance) at this level, so that it can join without
@@ -66,7 +75,7 @@ func (ix *Index) Namespace(name string) []Placed {
 	if name != templateOf(name) {
 		return []Placed{{marksMap, nft.Element{Key: key, Data: markValue(id), Comment: comment}}}
 	}
-	local := jumpTo(nft.VerdictGoto, ix.policies[name].chain(partLocal))
+	local := jumpTo(nft.VerdictJump, ix.policies[name].chain(partLocal))
 	if id&instanceBit != 0 {
 		return []Placed{{templatesMap, nft.Element{Key: key, Verdict: local, Comment: comment}}}
 	}
@@ -156,7 +165,7 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 	}
 	numbers := classes(policies, r.passes.has(PassShare))
 	for name, c := range policies {
-		ix.policies[name] = policyRef{name: c.name, class: numbers[name]}
+		ix.policies[name] = policyRef{name: c.name, class: numbers[name], apart: c.apart}
 	}
 	first := make(map[string]string) // by the name of the chains
 	for name, ref := range ix.policies {

@@ -9,13 +9,14 @@ import (
 
 // The chains that all policies end in; see assemble.go.
 const (
-	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
-	chainDone    = "done"    // accept
-	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
-	chainSender  = "sender"  // ask the connecting end
-	chainAnswers = "answers" // accept the answer to a datagram that passed
-	chainSame    = "same"    // packets between two sockets of one namespace: by its own rules
-	chainWhose   = "whose"   // put the identity of the packet's socket into the priority
+	chainPass     = "pass"     // remember where a datagram's answer may come from, accept
+	chainDone     = "done"     // accept
+	chainAdmit    = "admit"    // the accepting end allows: ask the connecting end, then pass; with variants for each transport
+	chainSender   = "sender"   // ask the connecting end, where there are templates
+	chainInstance = "instance" // an instance of one
+	chainAnswers  = "answers"  // accept the answer to a datagram that passed
+	chainSame     = "same"     // packets between two sockets of one namespace: by its own rules
+	chainWhose    = "whose"    // put the identity of the packet's socket into the priority
 )
 
 // The places where a policy's lists are asked, and the names of their first
@@ -34,12 +35,14 @@ type chains struct {
 	// selfFree says that nothing stops two sockets of the namespace from
 	// reaching each other, so that there is no chain partSelf.
 	selfFree bool
-	endings  map[ending]bool     // of its refusals
-	lists    map[string]*nft.Set // sets of the lists that its rules name
-	asks     []nft.Statement     // matches of sets, each once
-	parts    []string            // relative names of the chains
-	sum      [sha256.Size]byte   // of the content
-	name     string              // set by share
+	// apart says that the accept list is one for each transport.
+	apart   bool
+	endings map[ending]bool     // of its refusals
+	lists   map[string]*nft.Set // sets of the lists that its rules name
+	asks    []nft.Statement     // matches of sets, each once
+	parts   []string            // relative names of the chains
+	sum     [sha256.Size]byte   // of the content
+	name    string              // set by share
 }
 
 // lowering is the work on one socket namespace.
@@ -70,9 +73,11 @@ func (l *lowering) comment(r *model.Rule) string {
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), sets: make(map[string]*nft.Set), comments: make(map[*model.Rule]string)}
 	c := &chains{endings: l.endings}
-	for _, part := range []func() *emitter{l.connect, l.local, l.accept} {
-		c.list = append(c.list, part().chains...)
+	accepting, apart := l.accept()
+	for _, part := range []*emitter{l.connect(), l.local(), accepting} {
+		c.list = append(c.list, part.chains...)
 	}
+	c.apart = apart
 	if self := l.self(); self != nil {
 		c.list = append(c.list, self.chains...)
 	} else {
@@ -104,7 +109,7 @@ func (l *lowering) local() *emitter {
 	if free != (transports{}) {
 		e.depth++ // to chainSame, and by the lists of any namespace
 	}
-	l.eachTransport(e, model.Connect, func() {
+	l.eachTransport(e, model.Connect, false, func() {
 		l.first(questions{answers: true, same: free})
 		l.bind(e, source, viewLocal, EndFrom)
 		// The priority says who connects, which is known by being here. Once
@@ -118,10 +123,10 @@ func (l *lowering) local() *emitter {
 
 // accept is asked in input about packets that another namespace, an unmanaged
 // socket or another machine sent.
-func (l *lowering) accept() *emitter {
-	e := newEmitter(partAccept)
+func (l *lowering) accept() (e *emitter, split bool) {
+	e = newEmitter(partAccept)
 	free := l.selfFree()
-	l.eachTransport(e, model.Accept, func() {
+	split = l.eachTransport(e, model.Accept, true, func() {
 		l.first(questions{same: anyTransport.not(free)})
 		l.ask(e, anyTransport, toRefuse)
 		l.first(questions{answers: true, same: free})
@@ -129,7 +134,7 @@ func (l *lowering) accept() *emitter {
 		l.first(questions{answers: true, same: free})
 		l.list(e, model.Accept, viewAccept, jumpTo(nft.VerdictGoto, chainAdmit+l.within.suffix()), EndTo)
 	})
-	return e
+	return e, split
 }
 
 // self is asked in input about packets from lo whose sender and receiver are

@@ -192,7 +192,7 @@ func TestListsShareSets(t *testing.T) {
 		t.Fatalf("%d sets of lists", len(sets))
 	}
 	for _, c := range d.Table.Chains {
-		if len(c.Rules) > 12 {
+		if len(c.Rules) > 16 {
 			t.Errorf("chain %s has %d rules", c.Name, len(c.Rules))
 		}
 		named := 0

@@ -19,7 +19,11 @@ const splitFrom = 2
 // transports are TCP and UDP, the ones that policies decide in input.
 type transports struct{ tcp, udp bool }
 
-var anyTransport = transports{tcp: true, udp: true}
+var (
+	anyTransport = transports{tcp: true, udp: true}
+	tcpOnly      = transports{tcp: true}
+	udpOnly      = transports{udp: true}
+)
 
 func transportsOf(protocols []model.Protocol) transports {
 	t := transports{tcp: len(protocols) == 0, udp: len(protocols) == 0}
@@ -58,8 +62,9 @@ func (t transports) suffix() string {
 	return ""
 }
 
-// eachTransport writes a list, for each transport if that pays.
-func (l *lowering) eachTransport(e *emitter, h model.Hook, list func()) {
+// eachTransport writes a list, for each transport if that pays. If entered, packets
+// get there by their transports already, to chains of their own.
+func (l *lowering) eachTransport(e *emitter, h model.Hook, entered bool, list func()) (split bool) {
 	var tcp, udp int // rules of one alone
 	for _, r := range l.n.Rules(h) {
 		switch transportsOf(r.Protocols) {
@@ -73,11 +78,15 @@ func (l *lowering) eachTransport(e *emitter, h model.Hook, list func()) {
 	// kernel allows already (returningDepth).
 	if max(tcp, udp) < splitFrom || l.bindMatters() || !l.passes.has(PassTransports) {
 		list()
-		return
+		return false
 	}
 	other := e.reserveNamed("tcp")
-	e.rule("", append(protocolTerm(protoTCP), jumpTo(nft.VerdictGoto, other.Name))...)
-	e.depth++
+	if entered {
+		e.cur.Name += ".udp"
+	} else {
+		e.rule("", append(protocolTerm(protoTCP), jumpTo(nft.VerdictGoto, other.Name))...)
+		e.depth++
+	}
 	before := e.depth
 	l.within = transports{udp: true}
 	list()
@@ -87,4 +96,5 @@ func (l *lowering) eachTransport(e *emitter, h model.Hook, list func()) {
 	list()
 	e.depth = max(e.depth, after)
 	l.within = anyTransport
+	return true
 }

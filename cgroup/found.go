@@ -72,17 +72,20 @@ type Door struct {
 }
 
 // finish sorts what a walk has gathered and adds what is only known at its
-// end. order gives the place of a namespace (or template) in the policy.
-func (f *Found) finish(order map[string]int) {
-	place := func(m Member) int {
-		if m.Template != "" {
-			return order[m.Template]
-		}
-		return order[m.Namespace]
+// end. places are those of the members' namespaces in the policy.
+func (f *Found) finish(places []int) {
+	order := make([]int, len(places)) // of members
+	for i := range order {
+		order[i] = i
 	}
-	slices.SortFunc(f.Members, func(a, b Member) int {
-		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Path, b.Path))
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(places[a], places[b]), cmp.Compare(f.Members[a].Path, f.Members[b].Path))
 	})
+	sorted := make([]Member, 0, len(order))
+	for _, i := range order {
+		sorted = append(sorted, f.Members[i])
+	}
+	f.Members = sorted
 	// A namespace that names a cgroup twice, by unit and by path, has it once.
 	f.Members = slices.CompactFunc(f.Members, func(a, b Member) bool {
 		return a.Namespace == b.Namespace && a.Path == b.Path

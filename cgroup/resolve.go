@@ -32,9 +32,7 @@ func (t *Tree) Resolve(p *model.Policy) (*Found, error) {
 		seen:  make([][]bool, len(p.SocketNamespaces)),
 		found: &Found{},
 	}
-	order := make(map[string]int, len(p.SocketNamespaces))
 	for i := range p.SocketNamespaces {
-		order[p.SocketNamespaces[i].Name] = i
 		w.seen[i] = make([]bool, len(p.SocketNamespaces[i].Members))
 	}
 	if err := w.start(); err != nil {
@@ -47,17 +45,18 @@ func (t *Tree) Resolve(p *model.Policy) (*Found, error) {
 			}
 		}
 	}
-	w.found.finish(order)
+	w.found.finish(w.places)
 	return w.found, nil
 }
 
 // walk is one pass over the directories of a tree.
 type walk struct {
-	tree  *Tree
-	query *query
-	seen  [][]bool // for each namespace and member: found
-	found *Found
-	buf   [32 << 10]byte // for getdents64
+	tree   *Tree
+	query  *query
+	seen   [][]bool // for each namespace and member: found
+	found  *Found
+	places []int          // of the namespaces of found.Members in the policy
+	buf    [32 << 10]byte // for getdents64
 }
 
 // place is a directory that the walk has reached.
@@ -172,7 +171,7 @@ func (w *walk) claim(dir *place, claims []claim, owner uint32) (devices []string
 		} else {
 			w.seen[c.namespace][c.member] = true
 		}
-		w.found.Members = append(w.found.Members, m)
+		w.found.Members, w.places = append(w.found.Members, m), append(w.places, c.namespace)
 		devices = append(devices, n.Device)
 	}
 	return devices

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,12 +47,29 @@ const (
 const answersSize = 1 << 18
 
 // The names of the maps of one cgroup level.
-func identityMap(level int) string  { return fmt.Sprintf("identity_%d", level) } // cgroup -> identity
-func classMap(level int) string     { return fmt.Sprintf("class_%d", level) }    // cgroup -> class of its policy
-func selfSet(level int) string      { return fmt.Sprintf("self_%d", level) }     // identity, cgroup
-func doorMap(level int) string      { return fmt.Sprintf("door_%d", level) }     // cgroup -> chain held
-func unmanagedSet(level int) string { return fmt.Sprintf("unmanaged_%d", level) }
-func heldChain(level int) string    { return fmt.Sprintf("held_%d", level) }
+var (
+	identityMap  = perLevel("identity_")  // cgroup -> identity
+	classMap     = perLevel("class_")     // cgroup -> class of its policy
+	selfSet      = perLevel("self_")      // identity, cgroup
+	doorMap      = perLevel("door_")      // cgroup -> chain held
+	unmanagedSet = perLevel("unmanaged_") // cgroup
+	heldChain    = perLevel("held_")
+)
+
+// perLevel returns a function that names what there is for each level. The names
+// are made once: each member asks for some.
+func perLevel(prefix string) func(level int) string {
+	var names [16]string // deeper ones are rare
+	for level := range names {
+		names[level] = prefix + strconv.Itoa(level)
+	}
+	return func(level int) string {
+		if level < len(names) {
+			return names[level]
+		}
+		return prefix + strconv.Itoa(level)
+	}
+}
 
 // The maps that lead to policies. Cgroups lead to classes, and classes to
 // chains: no element that comes or goes with a cgroup has a verdict.

@@ -37,47 +37,56 @@ func (h *Host) callSupport() syscalls.Support {
 	return *h.support
 }
 
-// planCalls compares the syscall tier with what a policy asks, and adds to the
-// facts what the tier needs.
-func (h *Host) planCalls(p *model.Policy, f *compiler.Facts, devices map[string]*hostDevice) (CallPlan, error) {
-	plan := CallPlan{Support: h.callSupport()}
-	if !plan.Support.OK() {
+// planCalls finds out whether the syscall tier can run here, and adds to the
+// facts what it needs.
+func (h *Host) planCalls(p *model.Policy, plan *Plan, devices map[string]*hostDevice) error {
+	plan.Calls.Support = h.callSupport()
+	if !plan.Calls.Support.OK() {
 		if p.Syscalls == model.SyscallsRequired {
-			return plan, fmt.Errorf("the policy has enforcement: {syscalls: required}, and bind(2) and connect(2) can't be answered here: %s; use auto to enforce with packets alone", plan.Support.Why)
+			return fmt.Errorf("the policy has enforcement: {syscalls: required}, and bind(2) and connect(2) can't be answered here: %s; use auto to enforce with packets alone", plan.Calls.Support.Why)
 		}
-		return plan, nil
+		return nil
 	}
-	f.Syscalls, f.Steers = true, plan.Support.Variant == syscalls.Cast
+	f := &plan.Facts
+	f.Syscalls, f.Steers = true, plan.Calls.Support.Variant == syscalls.Cast
 	for name, dev := range devices {
 		df := f.Devices[name]
 		df.Cookie = dev.ns.Identity().Cookie
 		var err error
 		if df.Locals, err = dev.ns.LocalAddresses(); err != nil {
-			return plan, err
+			return err
 		}
 		f.Devices[name] = df
 	}
-	plan.Program, plan.Index = compiler.CompileSyscalls(p, *f)
-	err := h.compareCalls(&plan)
-	return plan, err
+	return nil
 }
 
-// compareCalls finds out what has to change for the plan's program to run.
-func (h *Host) compareCalls(plan *CallPlan) error {
+// compileCalls compiles for the syscall tier, if it can run, and compares. It
+// touches the plan's calls alone.
+func (h *Host) compileCalls(p *model.Policy, plan *Plan) error {
+	if !plan.Calls.Support.OK() {
+		return nil
+	}
+	plan.Calls.Program, plan.Calls.Index = compiler.CompileSyscalls(p, plan.Facts)
+	return h.compareCalls(&plan.Calls)
+}
+
+// compareCalls finds out what has to change for a program to run.
+func (h *Host) compareCalls(calls *CallPlan) error {
 	t, err := syscalls.Open(h.Instance())
 	if errors.Is(err, fs.ErrNotExist) {
-		plan.Change, plan.Install = true, true
+		calls.Change, calls.Install = true, true
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	same, err := t.Same(plan.Program)
+	same, err := t.Same(calls.Program)
 	if err != nil {
 		return fmt.Errorf("syscall tier: %w", err)
 	}
-	plan.Change = !same || !t.Steers(plan.Program.Netns)
+	calls.Change = !same || !t.Steers(calls.Program.Netns)
 	return nil
 }
 

@@ -101,10 +101,15 @@ func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
 		if plan.Facts, err = h.facts(p, devices); err != nil {
 			return nil, nil, err
 		}
-		if plan.Calls, err = h.planCalls(p, &plan.Facts, devices); err != nil {
+		if err = h.planCalls(p, plan, devices); err != nil {
 			return nil, nil, err
 		}
+		compared := make(chan error, 1)
+		go func() { compared <- h.compileCalls(p, plan) }()
 		prog := compiler.Compile(p, plan.Facts)
+		if err = <-compared; err != nil {
+			return nil, nil, err
+		}
 		plan.Program, plan.Notes = prog, prog.Notes
 		for _, d := range prog.Devices {
 			dev := devices[d.Name]

@@ -22,7 +22,8 @@ var callSizes = []int{1, 1000, 10000}
 type callLane struct {
 	*lane
 	dir            string // cgroup to which the programs are attached
-	server, client string // cgroups
+	server, client string // cgroups below it, as the next
+	other          string // that listens on the server's port too
 }
 
 // openCallLane makes a lane with its cgroups.
@@ -33,8 +34,8 @@ func openCallLane(b *testing.B, rules string, namespaces, prefixes int) *callLan
 		l.by = fmt.Sprintf("prefixes=%d", prefixes)
 	}
 	l.dir = fmt.Sprintf("%s/%s-%d", basePath(), rules, max(namespaces, prefixes))
-	l.server, l.client = l.dir+"/server", l.dir+"/client"
-	for _, dir := range []string{l.dir, l.server, l.client} {
+	l.server, l.client, l.other = l.dir+"/server", l.dir+"/client", l.dir+"/other"
+	for _, dir := range []string{l.dir, l.server, l.client, l.other} {
 		if err := os.Mkdir(cgroups.tree.Dir(dir), 0o755); err != nil {
 			b.Fatal(err)
 		}
@@ -62,8 +63,8 @@ func openCallLanes(b *testing.B) []*callLane {
 	return calls
 }
 
-// member returns the cgroup of namespace i of the lane's policy, whose last two
-// namespaces are those that call.
+// member returns the cgroup of namespace i of the lane's policy, whose last
+// namespaces are those that call and are called.
 func (l *callLane) member(i int) string {
 	switch l.namespaces - i {
 	case 1:
@@ -73,6 +74,8 @@ func (l *callLane) member(i int) string {
 		return l.client
 	case 2:
 		return l.server
+	case 3:
+		return l.other
 	}
 	return memberPath(i)
 }
@@ -206,7 +209,7 @@ func BenchmarkCallSteered(b *testing.B) {
 	})
 	for i, l := range calls {
 		if l.rules == "both" {
-			inCgroup(b, l.member(l.namespaces-3), []*lane{l.lane}, func(int) (err error) {
+			inCgroup(b, l.other, []*lane{l.lane}, func(int) (err error) {
 				listeners[i], err = listener(b)
 				return err
 			})

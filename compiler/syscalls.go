@@ -43,7 +43,7 @@ func compileSyscalls(p *model.Policy, f Facts, last *kept) (*syscalls.Program, C
 		last: last, alike: make(map[alikeCalls]uint32),
 		policy: p, names: p.Names(), prog: &syscalls.Program{}, index: make(CallIndex),
 		shared: make(map[[sha256.Size]byte]uint32), tables: make(map[[sha256.Size]byte]syscalls.Span),
-		said: make(map[[sha256.Size]byte]uint32), sources: make(map[string]uint32),
+		known: make(map[addressSlice]syscalls.Entry), said: make(map[[sha256.Size]byte]uint32), sources: make(map[string]uint32),
 	}
 	for i := range p.SocketNamespaces {
 		c.sources[p.SocketNamespaces[i].Name] = uint32(i + 1)
@@ -71,8 +71,9 @@ type callCompiler struct {
 	shared  map[[sha256.Size]byte]uint32        // index of a policy by its content
 	said    map[[sha256.Size]byte]uint32        // and by what its namespace says
 	tables  map[[sha256.Size]byte]syscalls.Span // by their content
-	text    []byte                              // whose digest is taken
-	sources map[string]uint32                   // by the name of a namespace or template
+	known   map[addressSlice]syscalls.Entry
+	text    []byte            // whose digest is taken
+	sources map[string]uint32 // by the name of a namespace or template
 }
 
 func (c *callCompiler) device(name string, facts DeviceFacts, spaces []*space, ids map[string]uint32) {
@@ -181,7 +182,7 @@ func (c *callCompiler) listsSaid(n *model.SocketNamespace, taken [4]syscalls.Spa
 }
 
 func (c *callCompiler) listsOf(n *model.SocketNamespace, taken [4]syscalls.Span) uint32 {
-	l := &callLists{policy: c.policy, names: c.names, n: n, sources: c.sources, table: c.table}
+	l := &callLists{policy: c.policy, names: c.names, n: n, sources: c.sources, known: c.known, table: c.table}
 	parts := [][]syscalls.Entry{l.hook(model.Bind), l.hook(model.Connect), l.hook(model.Accept)}
 	pol := syscalls.Policy{Own: c.table(addressRanges(n.Addresses)), Taken: taken, Flags: addressFlags(n)}
 	pol.Source4, pol.Source6 = firstAddress(n, true), firstAddress(n, false)
@@ -249,6 +250,7 @@ type callLists struct {
 	names   model.Names
 	n       *model.SocketNamespace
 	sources map[string]uint32
+	known   map[addressSlice]syscalls.Entry // what matches them
 	table   func([]syscalls.Range) syscalls.Span
 }
 
@@ -298,8 +300,8 @@ func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 		verdict.Here |= syscalls.HereOwn
 	} else if !any {
 		verdict.Needs |= syscalls.NeedLocal
-		if len(local) > 0 {
-			match(l.addresses(syscalls.LocalAddress, local), syscalls.NeedLocal)
+		for _, e := range local {
+			match(e, syscalls.NeedLocal)
 		}
 	}
 	switch peers, named := l.peers(r); {
@@ -328,30 +330,61 @@ func (l *callLists) rule(r *model.Rule) []syscalls.Entry {
 	return append(list, verdict)
 }
 
-// local returns the local addresses that a rule names. With any they are all
-// that there are: in a bind list not the wildcard, which the programs write as
-// the last address of all.
-func (l *callLists) local(r *model.Rule) (ranges []syscalls.Range, any bool) {
+// local returns the entry for the local addresses that a rule names, if there are
+// some. With any they are all that there are: in a bind list not the wildcard, which
+// the programs write as the last address of all.
+func (l *callLists) local(r *model.Rule) (list []syscalls.Entry, any bool) {
 	var local []model.AddressRange
 	for _, p := range r.Local {
 		switch {
 		case p.Kind != model.PeerAny:
-			local = append(local, l.policy.PeerAddresses(p, l.n)...)
+			local = join(local, l.policy.PeerAddresses(p, l.n))
 		case r.Hook == model.Bind:
-			return []syscalls.Range{{Last: lastAddress}}, false
+			return []syscalls.Entry{{Kind: syscalls.LocalAddress, Last: lastAddress}}, false
 		default:
 			return nil, true
 		}
 	}
-	return addressRanges(local), false
+	return l.addresses(nil, syscalls.LocalAddress, local), false
 }
 
-// addresses returns the entry that matches ranges, of which there is at least one.
-func (l *callLists) addresses(kind syscalls.Kind, ranges []syscalls.Range) syscalls.Entry {
-	if len(ranges) == 1 {
-		return syscalls.Entry{Kind: kind, First: ranges[0].First, Last: ranges[0].Last}
+// longSlice is from when on what a slice becomes is kept.
+const longSlice = 16
+
+// addresses appends the entry that matches addresses, if there are some. Those of
+// a group are the same slice wherever it is named: a long one is looked at once.
+func (l *callLists) addresses(list []syscalls.Entry, kind syscalls.Kind, addresses []model.AddressRange) []syscalls.Entry {
+	if len(addresses) == 0 {
+		return list
 	}
-	return syscalls.Entry{Kind: kind, Table: l.table(ranges)}
+	key := addressSlice{&addresses[0], len(addresses)}
+	e, known := l.known[key]
+	if !known {
+		if ranges := addressRanges(addresses); len(ranges) == 1 {
+			e.First, e.Last = ranges[0].First, ranges[0].Last
+		} else {
+			e.Table = l.table(ranges)
+		}
+		if len(addresses) >= longSlice {
+			l.known[key] = e
+		}
+	}
+	e.Kind = kind
+	return append(list, e)
+}
+
+// addressSlice is a slice of a policy that is not changed.
+type addressSlice struct {
+	first *model.AddressRange
+	count int
+}
+
+// join appends addresses to others. To none it is they themselves.
+func join(list, more []model.AddressRange) []model.AddressRange {
+	if len(list) == 0 {
+		return more
+	}
+	return append(slices.Clip(list), more...)
 }
 
 // peers returns the entries for a rule's peers; named is false if it speaks of any.
@@ -372,10 +405,10 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 		case model.PeerNamespace:
 			sources = append(sources, l.sources[p.Name])
 			if named := l.names.Namespace(p.Name); named != nil {
-				remote = append(remote, named.Addresses...)
+				remote = join(remote, named.Addresses)
 			}
 		default:
-			plain = append(plain, l.policy.PeerAddresses(p, l.n)...)
+			plain = join(plain, l.policy.PeerAddresses(p, l.n))
 		}
 	}
 	switch named := numberRanges(sources); {
@@ -384,13 +417,8 @@ func (l *callLists) peers(r *model.Rule) (list []syscalls.Entry, named bool) {
 	case len(named) > 0:
 		list = append(list, syscalls.Entry{Kind: syscalls.PeerSource, Table: l.table(named)})
 	}
-	if ranges := addressRanges(plain); len(ranges) > 0 {
-		list = append(list, l.addresses(syscalls.PeerAddress, ranges))
-	}
-	if ranges := addressRanges(remote); len(ranges) > 0 {
-		list = append(list, l.addresses(syscalls.PeerRemoteAddress, ranges))
-	}
-	return list, true
+	list = l.addresses(list, syscalls.PeerAddress, plain)
+	return l.addresses(list, syscalls.PeerRemoteAddress, remote), true
 }
 
 var protocolBits = map[model.Protocol]syscalls.Protocols{

@@ -22,6 +22,7 @@ type Described struct {
 	Counters []Counted
 	// Policy names the chains that its rules are in, which others may share.
 	Policy string
+	lists  []string // the sets of lists that its rules ask
 	// AuditSince is since when Counters says what would have been refused; zero
 	// if nothing is in audit.
 	AuditSince time.Time
@@ -81,7 +82,7 @@ func Describe(t *nft.Table) []Described {
 				policy, _ := policyOf(e.Verdict.Chain)
 				d := Described{Name: e.Comment, Identity: uint32(e.Key[0].Num), Policy: policy}
 				if w := words[policy]; w != nil {
-					d.Rules, d.Counters, d.AuditSince = w.rules, w.counters, w.auditSince
+					d.Rules, d.Counters, d.AuditSince, d.lists = w.rules, w.counters, w.auditSince, w.lists
 				}
 				policies[d.Name] = policy
 				out = append(out, d)
@@ -116,6 +117,7 @@ type described struct {
 	rules      []string
 	counters   []Counted
 	auditSince time.Time
+	lists      []string // the sets of lists that its rules ask, sorted
 }
 
 // wordsOfPolicies returns the words of each policy's rules. A rule of the policy
@@ -130,13 +132,18 @@ func wordsOfPolicies(t *nft.Table) map[string]*described {
 			continue
 		}
 		for _, r := range c.Rules {
-			if r.Comment == "" {
-				continue
-			}
 			d := words[policy]
 			if d == nil {
 				d = &described{}
 				words[policy] = d
+			}
+			for _, s := range r.Statements {
+				if m, ok := s.(nft.MatchSet); ok && isListSet(m.Set) {
+					d.lists = append(d.lists, m.Set)
+				}
+			}
+			if r.Comment == "" {
+				continue
 			}
 			n := counted(&r)
 			of := rule{policy, n.Rule}
@@ -159,6 +166,8 @@ func wordsOfPolicies(t *nft.Table) map[string]*described {
 		for _, c := range d.counters {
 			d.rules = append(d.rules, c.Rule)
 		}
+		slices.Sort(d.lists)
+		d.lists = slices.Compact(d.lists)
 	}
 	return words
 }
@@ -238,7 +247,7 @@ func Steps(old, new *nft.Table) []Step {
 		n := len(steps)
 		steps = append(steps, compare(d.Name, o.Rules, d.Rules)...)
 		steps = append(steps, compare(d.Name, withPrefix("member ", o.Members), withPrefix("member ", d.Members))...)
-		if existed && n == len(steps) && o.Policy != d.Policy && len(d.Rules) > 0 && sum(o.Policy) != sum(d.Policy) {
+		if existed && n == len(steps) && len(d.Rules) > 0 && (sum(o.Policy) != sum(d.Policy) || !slices.Equal(o.lists, d.lists)) {
 			steps = append(steps, Step{Op: Change, Namespace: d.Name, Text: "what its rules mean: addresses of a group, of a namespace or of its own, the mode, or the order"})
 		}
 	}

@@ -176,7 +176,7 @@ func mergeAddresses(ranges []model.AddressRange) []model.AddressRange {
 }
 
 // addressTerms returns the matches for lists of addresses, each behind some others.
-func (l *lowering) addressTerms(parts [][]model.AddressRange, s side, with ...nft.Statement) []term {
+func (l *lowering) addressTerms(parts []part, s side, with ...nft.Statement) []term {
 	sets, ranges := l.longLists(parts)
 	if l.passes.has(PassMerge) {
 		ranges = mergeAddresses(ranges)
@@ -215,7 +215,7 @@ func (l *lowering) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 		peerSide = source
 	}
 	var terms []term
-	var plain, remote [][]model.AddressRange // for any sender; for senders that are elsewhere
+	var plain, remote []part // for any sender; for senders that are elsewhere
 	for _, peer := range rule.Peers {
 		switch peer.Kind {
 		case model.PeerAny:
@@ -231,7 +231,7 @@ func (l *lowering) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 		case model.PeerNamespace:
 			switch v {
 			case viewConnect:
-				plain = append(plain, l.addresses(peer, n))
+				plain = append(plain, l.part(peer, n))
 			case viewSelf:
 				if peer.Name == n.Name {
 					return anything
@@ -241,11 +241,11 @@ func (l *lowering) peerTerms(n *model.SocketNamespace, rule *model.Rule, v view)
 					terms = append(terms, t)
 				}
 				if v == viewAccept {
-					remote = append(remote, l.addresses(peer, n))
+					remote = append(remote, l.part(peer, n))
 				}
 			}
 		default:
-			plain = append(plain, l.addresses(peer, n))
+			plain = append(plain, l.part(peer, n))
 		}
 	}
 	terms = append(terms, l.addressTerms(plain, peerSide)...)
@@ -278,12 +278,12 @@ func (l *lowering) localTerms(n *model.SocketNamespace, rule *model.Rule, s side
 		}
 		return l.ownTerms(n, s, onLoopback)
 	}
-	var ranges [][]model.AddressRange
+	var ranges []part
 	for _, local := range rule.Local {
 		if local.Kind == model.PeerAny {
 			return anything
 		}
-		ranges = append(ranges, l.addresses(local, n))
+		ranges = append(ranges, l.part(local, n))
 	}
 	return l.addressTerms(ranges, s)
 }
@@ -306,7 +306,7 @@ func (l *lowering) ownTerms(n *model.SocketNamespace, s side, onLoopback bool) [
 	if len(n.Addresses) == 0 {
 		return anything
 	}
-	terms := l.addressTerms([][]model.AddressRange{loopbackRanges, n.Addresses}, s)
+	terms := l.addressTerms([]part{{ranges: loopbackRanges}, {ranges: n.Addresses}}, s)
 	if s == source && onLoopback {
 		terms = append(terms,
 			term{nft.MatchSet{Key: []nft.Field{{Kind: nft.FieldSource4}, {Kind: nft.FieldDest4}}, Set: sameSet4}},

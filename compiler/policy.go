@@ -42,6 +42,7 @@ type chains struct {
 	asks    []nft.Statement     // matches of sets, each once
 	parts   []string            // relative names of the chains
 	sum     [sha256.Size]byte   // of the content
+	form    [sha256.Size]byte   // of the content, but for what groups hold
 	name    string              // set by share
 }
 
@@ -52,6 +53,7 @@ type lowering struct {
 	audit   bool
 	endings map[ending]bool
 	sets    map[string]*nft.Set // of lists, by name
+	holds   map[string]string   // the groups whose lists they are
 	open    questions
 	within  transports // that packets are known to be of here; see transports.go
 	// lost says that the rule being written has the receiver's identity in the
@@ -71,7 +73,7 @@ func (l *lowering) comment(r *model.Rule) string {
 }
 
 func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
-	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), sets: make(map[string]*nft.Set), comments: make(map[*model.Rule]string)}
+	l := &lowering{resolver: r, n: n, within: anyTransport, audit: n.Mode == model.Audit, endings: make(map[ending]bool), sets: make(map[string]*nft.Set), holds: make(map[string]string), comments: make(map[*model.Rule]string)}
 	c := &chains{endings: l.endings}
 	accepting, apart := l.accept()
 	for _, part := range []*emitter{l.connect(), l.local(), accepting} {
@@ -83,7 +85,11 @@ func lowerPolicy(r *resolver, n *model.SocketNamespace) *chains {
 	} else {
 		c.selfFree = true
 	}
-	c.sum = sha256.Sum256(appendContent(make([]byte, 0, 4<<10), c))
+	content := appendContent(make([]byte, 0, 4<<10), c, nil)
+	c.sum = sha256.Sum256(content)
+	if c.form = c.sum; len(l.holds) > 0 {
+		c.form = sha256.Sum256(appendContent(content[:0], c, l.holds))
+	}
 	c.sets()
 	c.lists = used(l.sets, c.asks)
 	c.clip()

@@ -84,7 +84,8 @@ type shape struct {
 // shapeOf picks the shape of a list that is the cheapest by the figures above,
 // for sets of at least some number of elements. ways is how many rules each value takes
 // that is in no set (a port of two transports: 2), elements how many of a hash
-// set, lookup what a lookup there costs.
+// set, lookup what a lookup there costs. It looks at the list alone, as if one rule
+// named it: otherwise rules would change with others that name the same.
 //
 // A set of concatenated intervals (pipapo: address and port in one lookup, what
 // would hold the disjoint cells of several rules) is not among the shapes, because it

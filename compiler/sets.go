@@ -17,16 +17,16 @@ import (
 // cheaper than a rule for each (prices.go): single values a hash set, ranges a
 // set of intervals. A set is named by its content, so that all rules, namespaces
 // and hooks that have a list have the same set, and a list that changes is another
-// set: the rules that name it change over to it as to any other rule's change, and a
-// packet sees all of the old policy or all of the new.
+// set: the new one is filled before a packet sees it, then the chains that ask it
+// are written anew. Those of a group's list keep their names (share.go), and so their
+// counters and all that leads to them.
 //
-// Elements put into and taken from the set that is there would be fewer, but not
-// that: packets read rules as of the moment they come and sets as they are, so a
-// packet could pass old rules with a new list, or miss an address that is in both, where one
-// of two sets it asks has lost it and the other had not got it yet. And in a set
-// of intervals a lookup can miss what is in force while elements near it are being
-// written (an element that is not in force yet hides the one that is: net/netfilter/nft_set_rbtree.c,
-// mended in nf-next of January 2026).
+// Elements put into and taken from the set that is there would be less work, but
+// packets would see neither the old policy nor the new one: they read rules as of the
+// moment they come and sets as they are, so one could pass old rules with a new list, or
+// miss an address that is in both lists, if it goes from one of two sets to the other. And
+// in a set of intervals a lookup can miss what is in force while elements near it
+// are being written (net/netfilter/nft_set_rbtree.c; mended in nf-next of January 2026).
 
 // fewest is the shortest list that is worth a thought.
 const fewest = 4
@@ -106,47 +106,68 @@ func newLists(r *resolver, spaces []*space) *lists {
 	return all
 }
 
+// part is what one of a rule's peers adds to a list of addresses.
+type part struct {
+	group  string // that it is of, if it is a group's
+	ranges []model.AddressRange
+}
+
+func (l *lowering) part(peer model.Peer, n *model.SocketNamespace) part {
+	p := part{ranges: l.addresses(peer, n)}
+	if peer.Kind == model.PeerGroup {
+		p.group = peer.Name
+	}
+	return p
+}
+
 // longLists divides lists of addresses into sets and what becomes rules. A long
 // list of a group or a namespace is looked up by itself, so that all rules that
 // name it have the same set.
-func (l *lowering) longLists(parts [][]model.AddressRange) (sets []*nft.Set, rest []model.AddressRange) {
+func (l *lowering) longLists(parts []part) (sets []*nft.Set, rest []model.AddressRange) {
 	total := 0
-	for _, part := range parts {
-		total += len(part)
+	for _, p := range parts {
+		total += len(p.ranges)
 	}
 	if total < fewest || !l.passes.has(PassSets) {
 		return nil, joined(parts)
 	}
-	var short [][]model.AddressRange
-	take := func(found *addressList, part []model.AddressRange) {
+	var short []part
+	take := func(found *addressList, p part) {
 		if len(found.sets) == 0 {
-			short = append(short, part)
+			short = append(short, p)
 			return
 		}
 		sets, rest = append(sets, found.sets...), append(rest, found.rest...)
+		for _, set := range found.sets {
+			l.sets[set.Name] = set
+			if p.group != "" {
+				l.holds[set.Name] = p.group
+			}
+		}
 	}
-	for _, part := range parts {
-		if len(part) < fewest {
-			short = append(short, part)
+	for _, p := range parts {
+		if len(p.ranges) < fewest {
+			short = append(short, p)
 		} else {
-			take(l.lists.of(part), part)
+			take(l.lists.of(p.ranges), p)
 		}
 	}
 	if left := joined(short); len(short) > 1 && len(left) >= fewest {
 		short = nil
-		take(listOf(left, l.lists.least), left)
-	}
-	for _, set := range sets {
-		l.sets[set.Name] = set
+		take(listOf(left, l.lists.least), part{ranges: left})
 	}
 	return sets, append(rest, joined(short)...)
 }
 
-func joined(parts [][]model.AddressRange) []model.AddressRange {
+func joined(parts []part) []model.AddressRange {
 	if len(parts) == 1 {
-		return parts[0]
+		return parts[0].ranges
 	}
-	return slices.Concat(parts...)
+	var all []model.AddressRange
+	for _, p := range parts {
+		all = append(all, p.ranges...)
+	}
+	return all
 }
 
 // of returns the shape of a list of the policy.

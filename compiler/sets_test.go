@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -257,5 +258,57 @@ func TestListNames(t *testing.T) {
 	}
 	if other := of("10.0.0.1, 10.0.0.3, 10.0.0.5, 10.0.0.9"); other == one {
 		t.Errorf("two lists are %s", one)
+	}
+}
+
+// TestGroupEdited holds that a group that changes keeps the chains of the policies
+// that name it: what asks for it is written anew in place, with another set, and
+// counters go on where they were.
+func TestGroupEdited(t *testing.T) {
+	policy := func(last string) *nft.Table {
+		return memberOnly(t, AllPasses, "groups: {listed: ["+manyPrefixes(500)+", "+last+"]}\nsocketNamespaces:\n"+
+			"  web:\n    members: [{cgroup: /web}]\n    connect: [{action: deny, to: listed}, {to: any}]\n    accept: [{protocol: tcp, ports: 80, from: any}]\n"+
+			"  db: {members: [{cgroup: /db}], accept: [{protocol: tcp, ports: 5432, from: web}]}\n").Table
+	}
+	old, new := policy("192.0.2.0/24"), policy("198.51.100.0/24")
+	counts := func(t *nft.Table) (chain *nft.Chain, rule int) {
+		for i := range t.Chains {
+			for j := range t.Chains[i].Rules {
+				if strings.HasPrefix(t.Chains[i].Rules[j].Comment, "connect 2") {
+					return &t.Chains[i], j
+				}
+			}
+		}
+		return nil, 0
+	}
+	c, rule := counts(old)
+	setCounter(c, rule, 41)
+	Carry(old, new, nil, time.Now())
+	if d, rule := counts(new); d.Name != c.Name || packetsOf(&d.Rules[rule]) != 41 {
+		t.Errorf("%s counts %d, want %s and 41", d.Name, packetsOf(&d.Rules[rule]), c.Name)
+	}
+	tx := nft.Diff(old, new)
+	rules, elements := 0, 0
+	for _, b := range tx.Batches() {
+		for _, op := range b.Ops {
+			switch o := op.Object.(type) {
+			case nft.RuleIn:
+				rules++
+				if op.Verb == nft.VerbAdd && !strings.Contains(o.Chain, "."+partConnect) && !strings.Contains(o.Chain, "."+partLocal) && !strings.Contains(o.Chain, "."+partSelf) {
+					t.Errorf("a rule of %s", o.Chain)
+				}
+			case nft.ElementsIn:
+				if elements += len(o.Elements); !isListSet(o.Set) {
+					t.Errorf("elements of %s", o.Set)
+				}
+			}
+		}
+	}
+	if tx.Rebuild || rules == 0 || rules > 12 || elements != 501 {
+		t.Errorf("rebuilt %v, %d rules, %d elements:\n%s", tx.Rebuild, rules, elements, tx.String())
+	}
+	steps := Steps(old, new)
+	if len(steps) != 1 || steps[0].Namespace != "web" || !strings.Contains(steps[0].Text, "addresses of a group") {
+		t.Errorf("steps %v", steps)
 	}
 }

@@ -28,7 +28,8 @@ func many(spaces []*space) bool {
 
 // share names each policy by its content, so that what changes gets other
 // chains, and, where they are shared, namespaces with the same rules use the
-// same. The name begins with the first namespace that has the policy, for the
+// same. What the sets of groups hold is left out: a group that changes has the
+// chains that name it written anew in place, which packets see at once, too. The name begins with the first namespace that has the policy, for the
 // reader of nft list ruleset.
 func share(r *resolver, spaces []*space, policies map[string]*chains) {
 	names := make(map[[sha256.Size]byte]string) // by the digest of the content, if they are shared
@@ -39,7 +40,7 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 		if c.name != "" {
 			continue
 		}
-		sum := c.sum
+		sum := c.form
 		if names[sum] == "" || !r.passes.has(PassShare) {
 			short := shortDigest
 			for r.passes.has(PassShare) && taken[hex.EncodeToString(sum[:short])] {
@@ -62,14 +63,20 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 const shortDigest = 5
 
 // appendContent appends all that the kernel would do differently for another
-// policy: comments are left out.
-func appendContent(b []byte, c *chains) []byte {
+// policy: comments are left out. A set that holds the list of a group is known
+// by that.
+func appendContent(b []byte, c *chains, groups map[string]string) []byte {
 	for _, chain := range c.list {
 		b = appendText(b, chain.Name)
 		b = binary.AppendUvarint(b, uint64(len(chain.Rules)))
 		for i := range chain.Rules {
 			b = append(b, byte(len(chain.Rules[i].Statements)))
 			for _, s := range chain.Rules[i].Statements {
+				if m, ok := s.(nft.MatchSet); ok && groups[m.Set] != "" {
+					kind, _, _ := strings.Cut(m.Set, "_")
+					m.Set = kind + " of " + groups[m.Set]
+					s = m
+				}
 				b = appendStatement(b, s)
 			}
 		}

@@ -84,12 +84,13 @@ var parts = []part{
 		name: "lists",
 		benchmarks: []benchmarks{
 			{"./bench", "^BenchmarkListDatagram$|^BenchmarkListConnect$|^BenchmarkLookup$", "1x"},
-			{"./bench", "^BenchmarkListApply$", "3x"},
+			{"./bench", "^BenchmarkListApply$|^BenchmarkListEdit$", "5x"},
 		},
 		tables: []table{
 			{benchmark: "ListDatagram", caption: "A datagram past a list that both ends deny", row: "rules", col: "prefixes", unit: "p50-ns", show: "us", base: "none", plot: true},
 			{benchmark: "ListConnect", caption: "A TCP connection past the same lists, opened and closed", row: "rules", col: "prefixes", unit: "p50-ns", show: "us", base: "none"},
 			{benchmark: "ListApply", caption: "The commit of a table with the list, and of another last prefix"},
+			{benchmark: "ListEdit", caption: "One prefix of 10,000 replaced in a list that all namespaces name: the commit, and the rules that are written"},
 			{benchmark: "Lookup", caption: "A rule that does not match", row: "match", col: "elements", unit: "ns/rule", show: "ns"},
 		},
 	},

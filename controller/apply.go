@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/sockns/sockns/compiler"
@@ -15,6 +16,10 @@ import (
 // half of; then what nobody needs any more is removed. If the kernel refuses
 // anything before the end of the second step, what was done is undone.
 //
+// Device namespaces that have no table yet get theirs before all that: nothing
+// is enforced there, and the syscall tier may take its time (programs to load and
+// attach, RCU grace periods).
+//
 // The order of the switches closes before it opens: device namespaces that
 // gain socket namespaces come first and those that lose some come last. The
 // syscall tier, which is not the wall, follows the packets' rules.
@@ -26,8 +31,15 @@ func (h *Host) Apply(p *Plan) error {
 		}
 	}
 	sort.SliceStable(work, func(i, j int) bool { return opens(work[i]) < opens(work[j]) })
+	for _, d := range work {
+		if d.fresh() {
+			if err := d.begin(); err != nil {
+				return errors.Join(err, p.undo(work))
+			}
+		}
+	}
 	if err := h.readyCalls(p); err != nil {
-		return err
+		return errors.Join(err, p.undo(begun(work)))
 	}
 	steps := []func(nft.Transaction) nft.Batch{
 		func(t nft.Transaction) nft.Batch { return t.Add },
@@ -35,6 +47,9 @@ func (h *Host) Apply(p *Plan) error {
 	}
 	for _, step := range steps {
 		for _, d := range work {
+			if d.begun {
+				continue
+			}
 			if err := commit(d, step(d.Change)); err != nil {
 				return errors.Join(err, p.undo(work))
 			}
@@ -48,6 +63,25 @@ func (h *Host) Apply(p *Plan) error {
 		errs = append(errs, commit(d, d.Change.Clean))
 	}
 	return errors.Join(errs...)
+}
+
+// fresh reports whether a device namespace has no table and is to get one.
+func (d *DevicePlan) fresh() bool { return d.Old == nil && d.New != nil && !d.begun }
+
+// begin has a device namespace that has no table decide by its first one.
+func (d *DevicePlan) begin() error {
+	d.begun = true
+	for _, b := range []nft.Batch{d.Change.Add, d.Change.Switch} {
+		if err := commit(d, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begun returns those that have begun.
+func begun(work []*DevicePlan) []*DevicePlan {
+	return slices.DeleteFunc(slices.Clone(work), func(d *DevicePlan) bool { return !d.begun })
 }
 
 // opens orders the switches: a device namespace that loses socket namespaces

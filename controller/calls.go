@@ -22,9 +22,15 @@ type CallPlan struct {
 	Install bool
 }
 
-// callSupport asks the kernel once.
-func (h *Host) callSupport() syscalls.Support {
-	if h.support == nil {
+// probe begins to ask the kernel what it can do for system calls, unless it was
+// asked already: it checks the programs, which takes longer than most policies.
+func (h *Host) probe() {
+	if h.support != nil || h.probing != nil {
+		return
+	}
+	answer := make(chan *syscalls.Support, 1)
+	h.probing = answer
+	go func() {
 		var s syscalls.Support
 		if t, err := syscalls.Open(h.Instance()); err == nil {
 			s.Variant = t.Variant()
@@ -32,23 +38,26 @@ func (h *Host) callSupport() syscalls.Support {
 		} else {
 			s = syscalls.Probe()
 		}
-		h.support = &s
+		answer <- &s
+	}()
+}
+
+// callSupport asks the kernel once.
+func (h *Host) callSupport() syscalls.Support {
+	if h.support == nil {
+		h.probe()
+		h.support, h.probing = <-h.probing, nil
 	}
 	return *h.support
 }
 
-// planCalls finds out whether the syscall tier can run here, and adds to the
-// facts what it needs.
-func (h *Host) planCalls(p *model.Policy, plan *Plan, devices map[string]*hostDevice) error {
-	plan.Calls.Support = h.callSupport()
-	if !plan.Calls.Support.OK() {
-		if p.Syscalls == model.SyscallsRequired {
-			return fmt.Errorf("the policy has enforcement: {syscalls: required}, and bind(2) and connect(2) can't be answered here: %s; use auto to enforce with packets alone", plan.Calls.Support.Why)
-		}
-		return nil
+// callFacts adds to the facts what the syscall tier needs. Of a kernel that was
+// not heard of yet the best is assumed, see planCalls.
+func (h *Host) callFacts(f *compiler.Facts, devices map[string]*hostDevice) error {
+	f.Syscalls, f.Steers = true, true
+	if h.support != nil {
+		f.Syscalls, f.Steers = h.support.OK(), h.support.Variant == syscalls.Cast
 	}
-	f := &plan.Facts
-	f.Syscalls, f.Steers = true, plan.Calls.Support.Variant == syscalls.Cast
 	for name, dev := range devices {
 		df := f.Devices[name]
 		df.Cookie = dev.ns.Identity().Cookie
@@ -61,18 +70,44 @@ func (h *Host) planCalls(p *model.Policy, plan *Plan, devices map[string]*hostDe
 	return nil
 }
 
-// compileCalls compiles for the syscall tier, if it can run, and compares. It
-// touches the plan's calls alone.
-func (h *Host) compileCalls(p *model.Policy, plan *Plan) error {
-	if !plan.Calls.Support.OK() {
-		return nil
-	}
-	plan.Calls.Program, plan.Calls.Index = compiler.CompileSyscalls(p, plan.Facts)
-	return h.compareCalls(&plan.Calls)
+// callsCompared is what a policy asks of the syscall tier, held against what runs.
+type callsCompared struct {
+	plan CallPlan
+	err  error
 }
 
-// compareCalls finds out what has to change for a program to run.
-func (h *Host) compareCalls(calls *CallPlan) error {
+// compareCalls compiles for the syscall tier, and compares.
+func (h *Host) compareCalls(p *model.Policy, f compiler.Facts) (c callsCompared) {
+	if !f.Syscalls {
+		return c
+	}
+	c.plan.Program, c.plan.Index = compiler.CompileSyscalls(p, f)
+	c.err = h.compareProgram(&c.plan)
+	return c
+}
+
+// planCalls adds to a plan what the syscall tier is to run. Where the kernel can do
+// less than the facts assume, they are mended, and so is the program that came of
+// them: its tables are the same, what it says of them is not.
+func (h *Host) planCalls(plan *Plan, c callsCompared) error {
+	p, f, s := plan.Policy, &plan.Facts, h.callSupport()
+	if calls, steers := s.OK(), s.Variant == syscalls.Cast; f.Syscalls != calls || f.Steers != steers {
+		f.Syscalls, f.Steers = calls, steers
+		plan.Program = compiler.Compile(p, *f)
+	}
+	if !s.OK() {
+		c = callsCompared{}
+		if p.Syscalls == model.SyscallsRequired {
+			c.err = fmt.Errorf("the policy has enforcement: {syscalls: required}, and bind(2) and connect(2) can't be answered here: %s; use auto to enforce with packets alone", s.Why)
+		}
+	}
+	plan.Calls = c.plan
+	plan.Calls.Support = s
+	return c.err
+}
+
+// compareProgram finds out what has to change for a program to run.
+func (h *Host) compareProgram(calls *CallPlan) error {
 	t, err := syscalls.Open(h.Instance())
 	if errors.Is(err, fs.ErrNotExist) {
 		calls.Change, calls.Install = true, true

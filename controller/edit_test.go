@@ -80,7 +80,7 @@ func TestEdits(t *testing.T) {
 				if len(r.inForce.program.Devices) > 0 {
 					alone++
 				}
-				plan, _, err := r.host.planPolicy(r.good.Policy)
+				plan, _, err := r.host.planPolicy(r.good.Policy, false)
 				if err != nil {
 					return "", err
 				}

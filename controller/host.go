@@ -24,9 +24,10 @@ type Host struct {
 	Cgroups *cgroup.Tree
 	home    *device.Namespace // the network namespace that the program was started in
 	devices map[string]*hostDevice
-	support *syscalls.Support // nil until asked
-	tier    *syscalls.Tier    // nil until it is changed or followed
-	figures *figures          // what rules had counted
+	support *syscalls.Support      // nil until asked
+	probing chan *syscalls.Support // nil, or where the answer comes
+	tier    *syscalls.Tier         // nil until it is changed or followed
+	figures *figures               // what rules had counted
 }
 
 // hostDevice is an open device namespace.
@@ -61,6 +62,9 @@ func (h *Host) Close() {
 		d.close()
 	}
 	h.closeTier()
+	if h.probing != nil {
+		h.callSupport()
+	}
 	if h.support != nil {
 		h.support.Close()
 	}

@@ -30,6 +30,7 @@ type DevicePlan struct {
 	Generation nft.Generation // of the ruleset that Old was read from
 	Change     nft.Transaction
 	Steps      []compiler.Step
+	begun      bool // it has a table since, which was its first
 	dev        *hostDevice
 }
 
@@ -46,12 +47,18 @@ func (p *Plan) Changes() bool {
 
 // Plan compares a policy with the kernel. A nil policy plans the removal of all
 // that this instance made. Nothing is changed.
-func (h *Host) Plan(p *model.Policy) (*Plan, error) {
-	plan, planned, err := h.planPolicy(p)
+func (h *Host) Plan(p *model.Policy) (*Plan, error) { return h.planAll(p, false) }
+
+// planAll is Plan, see planPolicy.
+func (h *Host) planAll(p *model.Policy, begin bool) (*Plan, error) {
+	plan, planned, err := h.planPolicy(p, begin)
 	if err != nil {
 		return nil, err
 	}
-	return plan, h.planStale(plan, planned)
+	if err := h.planStale(plan, planned); err != nil {
+		return nil, errors.Join(err, plan.takeBack())
+	}
+	return plan, nil
 }
 
 // planStale adds the removal of what this instance has in device namespaces
@@ -72,58 +79,82 @@ func (h *Host) planStale(plan *Plan, planned map[string]bool) error {
 }
 
 // planPolicy plans the device namespaces of the policy alone, and returns
-// their identities.
-func (h *Host) planPolicy(p *model.Policy) (*Plan, map[string]bool, error) {
+// their identities. If begin is set, device namespaces that have no table yet get
+// theirs as soon as it is known, while the kernel is still asked what it can do
+// for system calls; after an error it is taken away again.
+func (h *Host) planPolicy(p *model.Policy, begin bool) (*Plan, map[string]bool, error) {
 	plan := &Plan{Policy: p}
 	planned := make(map[string]bool) // by identityKey
-	if p != nil {
-		devices, err := h.openAll(p)
-		if err != nil {
-			return nil, nil, err
-		}
-		// Reading the tables back takes as long as all that follows from the policy.
-		readings := make(map[string]chan reading)
-		for name, dev := range devices {
-			done := make(chan reading, 1)
-			readings[name] = done
-			go func() { done <- dev.read() }()
-		}
-		read := func(name string) reading {
-			r := <-readings[name]
-			readings[name] <- r
-			return r
-		}
-		defer func() {
-			for name := range devices {
-				read(name) // before anybody closes the socket
-			}
-		}()
-		if plan.Facts, err = h.facts(p, devices); err != nil {
-			return nil, nil, err
-		}
-		if err = h.planCalls(p, plan, devices); err != nil {
-			return nil, nil, err
-		}
-		compared := make(chan error, 1)
-		go func() { compared <- h.compileCalls(p, plan) }()
-		prog := compiler.Compile(p, plan.Facts)
-		if err = <-compared; err != nil {
-			return nil, nil, err
-		}
-		plan.Program, plan.Notes = prog, prog.Notes
-		for _, d := range prog.Devices {
-			dev := devices[d.Name]
-			dp, err := h.planTable(dev, d.Table, read(d.Name))
-			if err != nil {
-				return nil, nil, err
-			}
-			planned[identityKey(dev)] = true
-			plan.Devices = append(plan.Devices, dp)
-		}
-	} else {
+	if p == nil {
 		plan.Calls.Change = syscalls.Exists(h.Instance())
+		return plan, planned, nil
 	}
+	h.probe()
+	devices, err := h.openAll(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Reading the tables back takes as long as all that follows from the policy.
+	readings := make(map[string]chan reading)
+	for name, dev := range devices {
+		done := make(chan reading, 1)
+		readings[name] = done
+		go func() { done <- dev.read() }()
+	}
+	read := func(name string) reading {
+		r := <-readings[name]
+		readings[name] <- r
+		return r
+	}
+	defer func() {
+		for name := range devices {
+			read(name) // before anybody closes the socket
+		}
+	}()
+	if plan.Facts, err = h.facts(p, devices); err != nil {
+		return nil, nil, err
+	}
+	if err := h.callFacts(&plan.Facts, devices); err != nil {
+		return nil, nil, err
+	}
+	calls, facts := make(chan callsCompared, 1), plan.Facts
+	go func() { calls <- h.compareCalls(p, facts) }()
+	plan.Program = compiler.Compile(p, plan.Facts)
+	for _, d := range plan.Program.Devices {
+		dev := devices[d.Name]
+		var dp DevicePlan
+		if dp, err = h.planTable(dev, d.Table, read(d.Name)); err != nil {
+			break
+		}
+		planned[identityKey(dev)] = true
+		plan.Devices = append(plan.Devices, dp)
+	}
+	if err == nil && begin && p.Syscalls != model.SyscallsRequired {
+		for i := range plan.Devices {
+			if d := &plan.Devices[i]; d.fresh() {
+				err = errors.Join(err, d.begin())
+			}
+		}
+	}
+	if compared := <-calls; err == nil {
+		err = h.planCalls(plan, compared)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, plan.takeBack())
+	}
+	plan.Notes = plan.Program.Notes
 	return plan, planned, nil
+}
+
+// takeBack undoes what was begun of a plan that comes to nothing.
+func (p *Plan) takeBack() error {
+	var work []*DevicePlan
+	for i := range p.Devices {
+		if p.Devices[i].begun {
+			work = append(work, &p.Devices[i])
+		}
+	}
+	return p.undo(work)
 }
 
 // reading is a table that was read back; nil if there is none.

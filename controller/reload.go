@@ -14,6 +14,7 @@ var errBroken = errors.New("the policy has errors")
 // start enforces the policy for the first time, or the one that an unconfirmed
 // edit gave way to.
 func (r *Reconciler) start() error {
+	r.host.probe()
 	if err := r.resumeTrial(); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ type differences map[string]map[compiler.Step]bool
 // differs may have been announced at this moment: it is noted, and a bug only
 // if it is still there at the second look, which mends it.
 func (r *Reconciler) safetyLook() error {
-	plan, err := r.plan()
+	plan, err := r.plan(false)
 	if err != nil || !plan.Changes() {
 		return err
 	}

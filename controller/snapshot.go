@@ -89,5 +89,5 @@ func (h *Host) PlanRestore(s *Snapshot) (*Plan, error) {
 		plan.Calls.Change = syscalls.Exists(h.Instance())
 		return plan, nil
 	}
-	return plan, h.compareCalls(&plan.Calls)
+	return plan, h.compareProgram(&plan.Calls)
 }

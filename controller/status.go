@@ -74,7 +74,7 @@ func (h *Host) Status(p *model.Policy) (*Status, error) {
 	}
 	status := &Status{Devices: []DeviceStatus{}, Syscalls: h.syscallState()}
 	if p != nil {
-		plan, _, err := h.planPolicy(p)
+		plan, _, err := h.planPolicy(p, false)
 		if err != nil {
 			return nil, err
 		}

@@ -32,7 +32,7 @@ func (r *Reconciler) sync(c cause) error {
 	r.watchDevices()
 	r.known = r.locals()
 	r.tellDevices(opened)
-	plan, err := r.plan()
+	plan, err := r.plan(true)
 	if err != nil {
 		return err
 	}
@@ -80,12 +80,13 @@ func (r *Reconciler) viewOf(plan *Plan) *decisions.View {
 }
 
 // plan plans the policy; the first time also the removal of tables in device
-// namespaces that it does not name any more.
-func (r *Reconciler) plan() (*Plan, error) {
+// namespaces that it does not name any more. If begin is set, device namespaces
+// without a table get theirs on the way, see [Host.planPolicy].
+func (r *Reconciler) plan(begin bool) (*Plan, error) {
 	if r.full {
-		return r.host.Plan(r.good.Policy)
+		return r.host.planAll(r.good.Policy, begin)
 	}
-	plan, _, err := r.host.planPolicy(r.good.Policy)
+	plan, _, err := r.host.planPolicy(r.good.Policy, begin)
 	return plan, err
 }
 

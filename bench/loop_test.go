@@ -39,7 +39,7 @@ func runLoop(b *testing.B, policy string, more ...string) *loop {
 	host := openHost(b)
 	dir := b.TempDir()
 	l := &loop{file: filepath.Join(dir, "p.yaml"), told: make(map[events.Kind]chan time.Time)}
-	for _, k := range []events.Kind{events.Started, events.MemberJoined, events.MemberLeft, events.Changed, events.DriftRepaired, events.DeviceWent} {
+	for _, k := range []events.Kind{events.Started, events.MemberJoined, events.MemberLeft, events.Changed, events.DriftRepaired, events.DeviceWent, events.Reconciled} {
 		l.told[k] = make(chan time.Time, 1<<16)
 	}
 	l.write(b, policy)
@@ -164,7 +164,9 @@ func BenchmarkDevice(b *testing.B) {
 			if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
 				b.Fatalf("%v: %s", err, out)
 			}
-			l.wait(b, events.DeviceWent)
+			went := l.wait(b, events.DeviceWent)
+			for !l.wait(b, events.Reconciled).After(went) {
+			}
 		}
 		percentiles(b, took)
 		slices.Sort(closed)

@@ -128,7 +128,7 @@ var parts = []part{
 		tables: []table{
 			{benchmark: "Birth", caption: "From mkdir of a member's cgroup until both tiers know it"},
 			{benchmark: "Flush", caption: "From the end of a foreign `nft flush ruleset` to the full repair"},
-			{benchmark: "Device", caption: "From the end of `ip netns add` until its policy is in force there"},
+			{benchmark: "Device", caption: "From the end of `ip netns add` until packets are decided there, and until calls are too"},
 			{benchmark: "Edit", caption: "From a saved file, which is the policy, to the committed change of one rule"},
 			{benchmark: "EditFile", caption: "The same where the policy is a hundred files"},
 			{benchmark: "Memory", caption: "Resident memory of the controller, and the most it ever had"},

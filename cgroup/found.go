@@ -32,9 +32,9 @@ type Member struct {
 	Device    string // name of the namespace's device namespace
 	Match
 	Level int
-	// Owner is the user that owns the directory. A unit that is not root's
-	// is in a tree that was delegated to its owner, who made it and chose
-	// its name.
+	// Owner is the user that owns the directory; 0 if the policy names no
+	// units. A unit that is not root's is in a tree that was delegated to its
+	// owner, who made it and chose its name.
 	Owner uint32
 }
 

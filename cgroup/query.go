@@ -130,6 +130,16 @@ func step(from []*node, name string) []*node {
 	return to
 }
 
+// leaves reports whether nothing below some nodes matters.
+func leaves(at []*node) bool {
+	for _, n := range at {
+		if len(n.literal) > 0 || len(n.globs) > 0 || len(n.doors) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // claimed returns who wants a directory: by its path (the nodes it reached)
 // and by its name.
 func (q *query) claimed(at []*node, name string) []claim {

@@ -97,6 +97,9 @@ func (w *walk) descend(fd int, dir place) error {
 		var st unix.Stat_t
 		claims := w.query.claimed(child.at, c.name)
 		deeper := len(child.at) > 0 || len(w.query.units) > 0
+		if c.inode != 0 && deeper && len(w.query.units) == 0 && leaves(child.at) {
+			deeper = false // nothing below it, and no question whose it is
+		}
 		if deeper { // which is so for every child with claims
 			err := ignoringEINTR(func() error { return unix.Fstatat(fd, c.name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 			if gone(err) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -153,8 +156,23 @@ func (w *walk) children(fd int, dir place) ([]entry, error) {
 			}
 		}
 	}
-	return names, nil
+	if len(names) < worthListing {
+		return names, nil
+	}
+	wanted := make(map[string]bool, len(names))
+	for _, e := range names {
+		wanted[e.name] = true
+	}
+	entries, err := readDir(fd, w.buf[:])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir.Path, err)
+	}
+	return slices.DeleteFunc(entries, func(e entry) bool { return !wanted[e.name] }), nil
 }
+
+// worthListing is how many names take longer to look up one by one than to list
+// a directory in which there are others.
+const worthListing = 64
 
 // claim records a directory as a member of the namespaces that want it, and
 // returns their device namespaces.

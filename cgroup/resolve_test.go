@@ -256,6 +256,54 @@ door /a/x-2 level 2 for all
 	}
 }
 
+// TestResolveMany resolves so many members in one directory that it is listed:
+// some do not exist, some are files, and there are others.
+func TestResolveMany(t *testing.T) {
+	root := t.TempDir()
+	var policy []model.SocketNamespace
+	var want strings.Builder
+	for i := range 4 * worthListing {
+		name := fmt.Sprintf("%03d", i)
+		policy = append(policy, namespace("n"+name, "/d/"+name))
+		path := filepath.Join(root, "d", name)
+		var err error
+		switch i % 4 {
+		case 0:
+			err = os.MkdirAll(path, 0o755)
+			fmt.Fprintf(&want, "n%s = /d/%[1]s level 2\n", name)
+		case 1:
+			err = os.WriteFile(path, nil, 0o644)
+		case 2:
+			err = os.MkdirAll(path+"-other/below", 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy = append(policy, namespace("below", "/d/000/below/further"))
+	if err := os.MkdirAll(filepath.Join(root, "d/000/below/further"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want.WriteString("below = /d/000/below/further level 4\n")
+	tree := OpenDirectory(root)
+	found, err := tree.Resolve(&model.Policy{SocketNamespaces: policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(found.Missing); n != 3*worthListing {
+		t.Errorf("%d are missing", n)
+	}
+	found.Missing = nil
+	if got := render(found); got != want.String() {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want.String())
+	}
+	for _, m := range found.Members {
+		if id, err := tree.ID(m.Path); err != nil || id != m.ID {
+			t.Errorf("%s has id %d, %v, snapshot has %d", m.Path, id, err, m.ID)
+		}
+	}
+}
+
 func TestResolveWithoutTree(t *testing.T) {
 	tree := OpenDirectory(filepath.Join(t.TempDir(), "absent"))
 	if found, err := tree.Resolve(&model.Policy{}); err == nil {

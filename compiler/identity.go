@@ -47,20 +47,35 @@ type space struct {
 // policy, the instances of a template after it, sorted by name.
 func spacesOf(p *model.Policy, device string, f Facts) []*space {
 	byName := make(map[string]*space)
-	var spaces []*space
+	named := len(f.Missing) > 0 // somebody looks for plain namespaces
+	spaces := make([]*space, 0, len(p.SocketNamespaces))
+	room := make([]space, len(p.SocketNamespaces))
 	add := func(name string, source *model.SocketNamespace) *space {
-		s := &space{name: name, source: source}
-		byName[name] = s
+		if len(room) == 0 {
+			room = make([]space, 64)
+		}
+		s := &room[0]
+		room = room[1:]
+		s.name, s.source = name, source
+		if named || source.Each != "" {
+			byName[name] = s
+		}
 		spaces = append(spaces, s)
 		return s
 	}
 	instances := make(map[string][]Member) // of a template
-	plain := make(map[string][]Member)
-	for _, m := range f.Members {
+	plain := make(map[string][]Member, len(f.Members))
+	for i, end := 0, 0; i < len(f.Members); i = end {
+		m := f.Members[i]
+		for end = i + 1; end < len(f.Members) && f.Members[end].Namespace == m.Namespace; end++ {
+		}
+		all := f.Members[i:end:end]
 		if t := templateOf(m.Namespace); t != m.Namespace {
-			instances[t] = append(instances[t], m)
+			instances[t] = append(instances[t], all...)
+		} else if before := plain[m.Namespace]; before != nil {
+			plain[m.Namespace] = append(before, all...)
 		} else {
-			plain[m.Namespace] = append(plain[m.Namespace], m)
+			plain[m.Namespace] = all
 		}
 	}
 	for i := range p.SocketNamespaces {

@@ -346,13 +346,33 @@ func (d *differ) elements(old, new *Set) {
 	if sameElements(old.Elements, new.Elements) {
 		return
 	}
-	was := make(map[string]*Element, len(old.Elements))
 	var key []byte
+	if size, err := keySize(new.Key); err == nil && size <= len(shortKey{}.bytes) && !new.Interval { // which takes no memory for each
+		compareElements(d, old, new, func(e *Element) (k shortKey) {
+			key = appendKey(key[:0], e.Key)
+			k.length = copy(k.bytes[:], key)
+			return k
+		})
+		return
+	}
+	compareElements(d, old, new, func(e *Element) string {
+		key = appendKey(key[:0], e.Key)
+		return string(key)
+	})
+}
+
+// shortKey is the key of an element if it is short.
+type shortKey struct {
+	bytes  [16]byte
+	length int
+}
+
+func compareElements[K comparable](d *differ, old, new *Set, keyOf func(*Element) K) {
+	was := make(map[K]*Element, len(old.Elements))
 	for i := range old.Elements {
 		e := &old.Elements[i]
 		if !e.unwritten() {
-			key = appendKey(key[:0], e.Key)
-			was[string(key)] = e
+			was[keyOf(e)] = e
 		}
 	}
 	var add, remove, gone []Element
@@ -361,10 +381,10 @@ func (d *differ) elements(old, new *Set) {
 		if e.unwritten() {
 			continue
 		}
-		key = appendKey(key[:0], e.Key)
-		o := was[string(key)]
+		key := keyOf(e)
+		o := was[key]
 		if o != nil {
-			delete(was, string(key))
+			delete(was, key)
 			same := sameValue(o.Data, e.Data) && o.Verdict == e.Verdict
 			if same && o.Comment == e.Comment {
 				continue
@@ -385,8 +405,7 @@ func (d *differ) elements(old, new *Set) {
 			if e.unwritten() {
 				continue
 			}
-			key = appendKey(key[:0], e.Key)
-			if was[string(key)] == e {
+			if was[keyOf(e)] == e {
 				gone = append(gone, *e)
 			}
 		}

@@ -25,6 +25,9 @@ const (
 	templateMask         = ^uint32(1<<instanceShift - 1)
 )
 
+// The templates of a device namespace have numbers enough.
+var _ [1<<(31-instanceShift) - model.MaxTemplates]struct{}
+
 // The classes number policies as identities number namespaces: skb->mark is the
 // class of the socket's policy while a packet is in the table. What has markKept
 // set says that the mark which the packet came with is kept aside.

@@ -49,6 +49,7 @@ func (r *reader) claimedTwice() {
 func (r *reader) claimedByTemplate() {
 	var templates []*SocketNamespace
 	byPattern := make(map[string]*SocketNamespace)
+	inDevice := make(map[string]int)
 	for i := range r.policy.SocketNamespaces {
 		n := &r.policy.SocketNamespaces[i]
 		if n.Each == "" {
@@ -59,6 +60,9 @@ func (r *reader) claimedByTemplate() {
 			continue
 		}
 		byPattern[n.Each] = n
+		if inDevice[n.Device]++; inDevice[n.Device] == MaxTemplates+1 {
+			r.errorf(n.EachPos, "%s is one template more than the %d that device namespace %s may have: let one pattern stand for those that say the same", n.Name, MaxTemplates, n.Device)
+		}
 		templates = append(templates, n)
 	}
 	for i := range r.policy.SocketNamespaces {

@@ -74,6 +74,10 @@ type Group struct {
 	Pos       Position
 }
 
+// MaxTemplates is how many templates a device namespace may have: packets carry
+// the number of one in 9 bits.
+const MaxTemplates = 512
+
 // SocketNamespace is a set of sockets and the rules for them. With Each it is
 // a template: one namespace for each cgroup that matches, named by
 // [InstanceName].

@@ -32,6 +32,16 @@ func editedPolicy(base string, variants []int, group string) string {
 	return b.String()
 }
 
+// longGroup is a list that becomes sets of ranges and of single addresses, in which
+// one of either follows from a number.
+func longGroup(n int) string {
+	var b strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&b, "10.1.%d.0/25, 10.2.0.%d, ", 2*i, 2*i)
+	}
+	return fmt.Sprintf("[%s10.3.%d.0/24, 10.4.0.%d]", b.String(), n, 2*n)
+}
+
 // TestEdits edits a policy that is in force, over and over, while cgroups come
 // and go. What the kernel has must be what the whole policy compiles to each
 // time, in both tiers.
@@ -56,6 +66,8 @@ func TestEdits(t *testing.T) {
 			switch random.IntN(8) {
 			case 0:
 				group = fmt.Sprintf("[10.0.%d.0/24]", i)
+			case 2, 3:
+				group = longGroup(i)
 			case 1:
 				variants = append(variants, random.IntN(12))
 			default:

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -13,7 +14,7 @@ import (
 // few policies.
 func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
 	policies := make(map[string]*chains, len(spaces)) // by the name of the namespace or template
-	alike := make(map[string]*chains)
+	alike := make(map[[sha256.Size]byte]*chains)      // by what they say
 	var work []job
 	var key []byte
 	for _, s := range spaces {
@@ -26,10 +27,11 @@ func lowerPolicies(r *resolver, spaces []*space) map[string]*chains {
 		} else {
 			key = append(key[:0], n.Name...)
 		}
-		c := alike[string(key)]
+		sum := sha256.Sum256(key)
+		c := alike[sum]
 		if c == nil {
 			c = &chains{}
-			alike[string(key)] = c
+			alike[sum] = c
 			work = append(work, job{n, c})
 		}
 		policies[n.Name] = c

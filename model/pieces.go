@@ -124,11 +124,10 @@ func (r *reader) pieces(f File) bool {
 	at := 0 // piece
 	defer stop()
 	attempt.inPieces = func() *yaml.Node {
-		// One reallocation instead of many that copy.
-		if list := attempt.policy.SocketNamespaces; len(list) == cap(list) && len(list) > 0 {
-			attempt.policy.SocketNamespaces = slices.Grow(list, len(f.Data)/pieceSize*len(list)/at)
+		if at++; at == 2 { // the first says how many there will be
+			list := attempt.policy.SocketNamespaces
+			attempt.policy.SocketNamespaces = slices.Grow(list, len(list)*len(d.pieces))
 		}
-		at++
 		return next()
 	}
 	attempt.document(root)

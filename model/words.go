@@ -8,6 +8,7 @@ import (
 // Words returns the rule in the words of a plan: "may connect db tcp/5432".
 func (r *Rule) Words() string {
 	var b strings.Builder
+	b.Grow(64) // most are shorter
 	b.WriteString("may ")
 	if r.Action == Deny {
 		b.WriteString("not ")
@@ -42,29 +43,31 @@ func peerWords(peers []Peer) string {
 	if len(peers) == 0 {
 		return "any"
 	}
-	words := make([]string, len(peers))
-	for i, p := range peers {
-		words[i] = p.String()
-	}
-	return strings.Join(words, ", ")
+	return joined(peers, ", ", Peer.String)
 }
 
 // TrafficWords returns protocols and ports in the words of a plan: "tcp/80,443",
 // "tcp,udp/53", "port 80", or "" for everything.
 func TrafficWords(protocols []Protocol, ports []PortRange) string {
-	names := make([]string, len(protocols))
-	for i, p := range protocols {
-		names[i] = string(p)
-	}
-	numbers := make([]string, len(ports))
-	for i, r := range ports {
-		numbers[i] = r.String()
-	}
+	names := joined(protocols, ",", func(p Protocol) string { return string(p) })
+	numbers := joined(ports, ",", PortRange.String)
 	switch {
 	case len(ports) == 0:
-		return strings.Join(names, ",")
+		return names
 	case len(protocols) == 0:
-		return "port " + strings.Join(numbers, ",")
+		return "port " + numbers
 	}
-	return strings.Join(names, ",") + "/" + strings.Join(numbers, ",")
+	return names + "/" + numbers
+}
+
+// joined joins words, mostly one.
+func joined[T any](list []T, by string, word func(T) string) string {
+	if len(list) == 1 {
+		return word(list[0])
+	}
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = word(v)
+	}
+	return strings.Join(words, by)
 }

@@ -33,7 +33,44 @@ type Process struct {
 // Locate finds a process in a policy. Its network namespace can be read by
 // root and by the process's own user. It has to be one of the policy's.
 func Locate(p *model.Policy, pid int) (*Process, error) {
-	at := Process{PID: pid}
+	at, err := locateProcess(pid, p.DeviceNamespaces, func(d model.DeviceNamespace) uint64 {
+		file := d.Path
+		if file == "" {
+			file = "/proc/thread-self/ns/net" // as [device.Open]
+		}
+		var st unix.Stat_t
+		if unix.Stat(file, &st) != nil {
+			return 0
+		}
+		return st.Ino
+	})
+	if err != nil {
+		return nil, err
+	}
+	tree, err := cgroup.Find()
+	if err != nil {
+		return nil, err
+	}
+	found, err := tree.Resolve(p)
+	if err != nil {
+		return nil, err
+	}
+	members := make(map[string][]cgroup.Member)
+	for _, m := range found.Members {
+		members[m.Path] = append(members[m.Path], m)
+	}
+	at.place(func(dir string, claimed func(device, namespace string)) {
+		for _, m := range members[dir] {
+			claimed(m.Device, m.Namespace)
+		}
+	})
+	return at, nil
+}
+
+// locateProcess finds where a process is: its cgroup, and its device namespace
+// among some, whose inodes inode knows. place is to follow.
+func locateProcess(pid int, devices []model.DeviceNamespace, inode func(model.DeviceNamespace) uint64) (*Process, error) {
+	at := &Process{PID: pid}
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	comm, err := os.ReadFile(dir + "comm")
 	if err != nil {
@@ -50,33 +87,39 @@ func Locate(p *model.Policy, pid int) (*Process, error) {
 	case strings.HasPrefix(at.Cgroup, "/.."):
 		return nil, fmt.Errorf("process %d (%s) is in cgroup %s, outside of the cgroup namespace here: ask from where its cgroup can be seen", pid, at.Name, at.Cgroup)
 	}
-	if at.Device, err = deviceOf(p, pid, at.Name); err != nil {
-		return nil, err
+	var netns unix.Stat_t
+	switch err := unix.Stat(dir+"ns/net", &netns); {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("the network namespace of process %d (%s) can't be read: %w; ask as root, or as the user of the process", pid, at.Name, fs.ErrPermission)
+	case err != nil:
+		return nil, gone(pid, err)
 	}
-	tree, err := cgroup.Find()
-	if err != nil {
-		return nil, err
+	var names []string
+	for _, d := range devices {
+		if inode(d) == netns.Ino {
+			at.Device = d.Name
+			return at, nil
+		}
+		names = append(names, d.Name)
 	}
-	found, err := tree.Resolve(p)
-	if err != nil {
-		return nil, err
-	}
-	at.place(found.Members)
-	return &at, nil
+	return nil, fmt.Errorf("process %d (%s) is in a network namespace that the policy does not name (it names %s): nothing of it holds there; declare it under deviceNamespaces as {path: %sns/net}",
+		pid, at.Name, strings.Join(names, ", "), dir)
 }
 
-// place finds the deepest member that the process's cgroup is in.
-func (at *Process) place(members []cgroup.Member) {
-	other := ""
-	for _, m := range members {
-		if m.Path != at.Cgroup && !strings.HasPrefix(at.Cgroup, strings.TrimSuffix(m.Path, "/")+"/") {
-			continue
-		}
-		switch {
-		case m.Device == at.Device && len(m.Path) > len(at.Member):
-			at.Namespace, at.Member = m.Namespace, m.Path
-		case m.Device != at.Device && len(m.Path) > len(other):
-			at.Elsewhere, other = m.Namespace, m.Path
+// place finds the deepest member that the process's cgroup is in. claims calls
+// claimed for each that a cgroup is.
+func (at *Process) place(claims func(dir string, claimed func(device, namespace string))) {
+	for dir := at.Cgroup; at.Namespace == ""; dir = path.Dir(dir) {
+		claims(dir, func(device, namespace string) {
+			switch {
+			case device == at.Device:
+				at.Namespace, at.Member = namespace, dir
+			case at.Elsewhere == "":
+				at.Elsewhere = namespace
+			}
+		})
+		if dir == "/" || dir == "." {
+			break
 		}
 	}
 	if at.Namespace != "" {
@@ -84,36 +127,19 @@ func (at *Process) place(members []cgroup.Member) {
 	}
 }
 
-// deviceOf returns the device namespace of a policy that a process is in.
-func deviceOf(p *model.Policy, pid int, name string) (string, error) {
-	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return "", fmt.Errorf("the network namespace of process %d (%s) can't be read: %w; ask as root, or as the user of the process", pid, name, fs.ErrPermission)
-	case err != nil:
-		return "", gone(pid, err)
-	}
-	var names []string
-	for _, d := range p.DeviceNamespaces {
-		file := d.Path
-		if file == "" {
-			file = "/proc/self/ns/net"
-		}
-		if ours, err := os.Stat(file); err == nil && os.SameFile(ours, theirs) {
-			return d.Name, nil
-		}
-		names = append(names, d.Name)
-	}
-	return "", fmt.Errorf("process %d (%s) is in a network namespace that the policy does not name (it names %s): nothing of it holds there; declare it under deviceNamespaces as {path: %s}",
-		pid, name, strings.Join(names, ", "), path.Join("/proc", fmt.Sprint(pid), "ns/net"))
-}
-
 // gone is the error of a process that can't be read.
 func gone(pid int, err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("there is no process %d, or it has ended", pid)
+		return processGone(pid)
 	}
 	return err
+}
+
+// processGone is the number of a process that is not there.
+type processGone int
+
+func (pid processGone) Error() string {
+	return fmt.Sprintf("there is no process %d, or it has ended", int(pid))
 }
 
 // Who names the process's sockets as a question does: "web", "user/1000",

@@ -2,10 +2,9 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path"
 	"slices"
 	"strconv"
 
@@ -79,22 +78,32 @@ func (r *Reconciler) why(subject string) (*Why, error) {
 // namespaceOfProcess returns the socket namespace of what a process makes now.
 // One that has ended is looked for among what is remembered.
 func (r *Reconciler) namespaceOfProcess(pid int) (string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
+	at, err := locateProcess(pid, r.good.Policy.DeviceNamespaces, func(d model.DeviceNamespace) uint64 {
+		if dev := r.host.devices[d.Name]; dev != nil {
+			return dev.ns.Identity().Inode
+		}
+		return 0
+	})
+	if _, ended := errors.AsType[processGone](err); ended {
 		if name, ok := r.witness.recent.process(uint32(pid)); ok {
 			return name, nil
 		}
 		return "", ErrUnknown(fmt.Sprintf("there is no process %d, and none of that number was refused anything lately", pid))
 	}
-	at := cgroupOf(string(text))
-	for dir := at; dir != "/" && dir != "." && dir != ""; dir = path.Dir(dir) {
-		for _, m := range r.devices {
+	if err != nil {
+		return "", ErrUnknown(err.Error())
+	}
+	at.place(func(dir string, claimed func(device, namespace string)) {
+		for device, m := range r.devices {
 			if member, ok := m.members[dir]; ok {
-				return member.Namespace, nil
+				claimed(device, member.Namespace)
 			}
 		}
+	})
+	if at.Namespace == "" {
+		return "", ErrUnknown(at.String() + ": it may do everything")
 	}
-	return "", ErrUnknown(fmt.Sprintf("process %d is in cgroup %s, which no socket namespace claims: it may do everything", pid, at))
+	return at.Namespace, nil
 }
 
 // enforcing returns a policy in which a namespace is not in audit, so that it

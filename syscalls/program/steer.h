@@ -132,12 +132,14 @@ __noinline int try_listener(struct pick *p, const struct addr *asked, __u32 iden
 	return p->q.answer == DENY ? REFUSES : ACCEPTS;
 }
 
+enum { ON_ADDRESS = 1, ON_WILDCARD = 2 };
+
 // try_namespace asks the listeners of one namespace, that on the very address first.
-static __always_inline int try_namespace(struct pick *p, __u32 identity)
+static __always_inline int try_namespace(struct pick *p, __u32 identity, int on)
 {
 	struct addr asked = p->q.local;
-	int answer = try_listener(p, &asked, identity);
-	if (answer != NOBODY) return answer;
+	int answer = on & ON_ADDRESS ? try_listener(p, &asked, identity) : NOBODY;
+	if (answer != NOBODY || !(on & ON_WILDCARD)) return answer;
 	asked = wildcard_like(&asked);
 	return try_listener(p, &asked, identity);
 }
@@ -158,16 +160,19 @@ static __always_inline bool must_choose(__u64 netns, __u16 port, const struct ad
 	return (c->flags & CANDIDATE_REWRITTEN) && !same_addr(&c->home, to);
 }
 
-// may_listen reports whether a namespace is among the candidates of a port, or
-// they are too many to know.
-__noinline int may_listen(__u64 netns, __u32 port, __u32 identity)
+// listens_on reports where a namespace is among the candidates of a port that
+// cover an address: on both where they are too many to know.
+__noinline int listens_on(__u64 netns, __u32 port, __u32 identity, const struct addr *to)
 {
+	int on = 0;
+	if (!to) return 0;
 	for (__u32 i = 0; i < CANDIDATES; i++) {
 		struct candidate *c = candidate_at(netns, port, i);
-		if (!c) return 0;
-		if (c->identity == identity) return 1;
+		if (!c) return on;
+		if (c->identity != identity || !covers(&c->asked, to)) continue;
+		on |= same_addr(&c->asked, to) ? ON_ADDRESS : ON_WILDCARD;
 	}
-	return 1;
+	return ON_ADDRESS | ON_WILDCARD;
 }
 
 // choose finds who gets a connection: p->key and p->there.
@@ -175,8 +180,10 @@ __noinline int choose(struct pick *p)
 {
 	if (!p) return NOBODY;
 	__u32 client = p->q.identified ? p->q.them : 0, owner = 0;
+	int on = 0;
 	if (is_loopback(&p->q.local)) {
-		if (client && may_listen(p->netns, p->q.port, client) && try_namespace(p, client) == ACCEPTS) return ACCEPTS;
+		if (client) on = listens_on(p->netns, p->q.port, client, &p->q.local);
+		if (on && try_namespace(p, client, on) == ACCEPTS) return ACCEPTS;
 		if (p->unsteered) return NOBODY;
 	} else {
 		struct local k = { .netns = p->netns, .addr = p->q.local };
@@ -184,8 +191,9 @@ __noinline int choose(struct pick *p)
 		void *tab = bpf_map_lookup_elem(&locals, &slot);
 		o = tab ? bpf_map_lookup_elem(tab, &k) : NULL;
 		owner = o ? *o : 0;
-		if (owner && !may_listen(p->netns, p->q.port, owner)) owner = 0;
-		if (owner && try_namespace(p, owner) == ACCEPTS) return ACCEPTS;
+		if (owner) on = listens_on(p->netns, p->q.port, owner, &p->q.local);
+		if (!on) owner = 0;
+		if (owner && try_namespace(p, owner, on) == ACCEPTS) return ACCEPTS;
 	}
 	struct { __u32 rank, index; } best = { ~0u, 0 };
 	for (__u32 i = 0; i < CANDIDATES; i++) {
@@ -209,7 +217,7 @@ __noinline int choose(struct pick *p)
 		return try_listener(p, &asked, c->identity);
 	}
 	// The packets' rules refuse in the name of the address's owner.
-	return owner ? try_namespace(p, owner) : NOBODY;
+	return owner ? try_namespace(p, owner, ON_ADDRESS | ON_WILDCARD) : NOBODY;
 }
 
 /* ---- bind ---- */

@@ -884,6 +884,20 @@ __noinline int find_steered(struct peer_call *c)
 	return found;
 }
 
+// find_plain finds whose listener it is that alone has the port, and just the
+// address: it costs less than to ask the kernel.
+__noinline int find_plain(struct peer_call *c)
+{
+	if (!c) return 0;
+	struct candidate *first = candidate_at(c->p.netns, c->p.q.port, 0);
+	if (!first) return 0;
+	struct bpf_sock *sk = listener_at(c->p.netns, &c->p.q.peer, first->identity, c->p.q.port);
+	if (!sk) return 0;
+	member_of(c->p.q.slot, sk, c->p.netns, &c->p.there);
+	bpf_sk_release(sk);
+	return 1;
+}
+
 // decide_peer returns the errno of a refused call, or 0.
 __noinline int decide_peer(ctx_t *ctx, struct peer_call *c)
 {
@@ -927,8 +941,9 @@ __noinline int decide_peer(ctx_t *ctx, struct peer_call *c)
 
 // look_ahead finds out whether who gets a TCP connection is to be chosen, and
 // if so, whether the kernel has a listener on a loopback address that is not
-// steered, which it notes for the lookup.
-enum { STEERS = 1, UNSTEERED_THERE = 2 };
+// steered, which it notes for the lookup. PLAIN: it is the one listener that
+// asked for just that address.
+enum { STEERS = 1, UNSTEERED_THERE = 2, PLAIN = 4 };
 __noinline int look_ahead(ctx_t *ctx, const struct addr *to_in)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -937,7 +952,9 @@ __noinline int look_ahead(ctx_t *ctx, const struct addr *to_in)
 	__u64 netns = bpf_get_netns_cookie((void *)ctx);
 	__u16 port = bpf_ntohs(ctx->user_port);
 	if (is_wildcard(&to)) to.w[3] = is_v4(&to) ? 0x7f000001 : 1;
-	if (!must_choose(netns, port, &to)) return 0;
+	struct candidate *c = candidate_at(netns, port, 0);
+	if (!c) return 0;
+	if (!must_choose(c, &to)) return same_addr(&c->asked, &to) ? PLAIN : 0;
 	if (!is_loopback(&to)) return STEERS;
 	struct who holder = {};
 	bool there = find_receiver(ctx, slot_in_force(), &to, ctx->user_port, &holder) && !steered(netns, holder.identity, &to, port);
@@ -956,7 +973,9 @@ static __always_inline int refused_by(ctx_t *ctx, const struct addr *to, struct 
 		c.p.unsteered = (steers & UNSTEERED_THERE) != 0;
 	}
 	if (!begin_call(ctx, &c)) return 0;
-	if (c.p.q.identified && !(connects && steers && find_steered(&c))) {
+	bool found = false;
+	if (connects && steers && c.p.q.identified) found = steers & PLAIN ? find_plain(&c) : find_steered(&c);
+	if (c.p.q.identified && !found) {
 		c.p.there.identity = 0;
 		struct addr there = c.p.q.peer;
 		find_receiver(ctx, c.p.q.slot, &there, ctx->user_port, &c.p.there);

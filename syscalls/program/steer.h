@@ -151,13 +151,24 @@ static __always_inline struct candidate *candidate_at(__u64 netns, __u16 port, _
 }
 
 // must_choose reports whether a connection to a port may be another listener's
-// than the kernel's own choice.
-static __always_inline bool must_choose(__u64 netns, __u16 port, const struct addr *to)
+// than the kernel's own choice, by the port's first candidate.
+static __always_inline bool must_choose(const struct candidate *first, const struct addr *to)
 {
-	struct candidate *c = candidate_at(netns, port, 0);
-	if (!c) return false;
-	if (c->flags & CANDIDATE_OTHERS) return true;
-	return (c->flags & CANDIDATE_REWRITTEN) && !same_addr(&c->home, to);
+	if (first->flags & CANDIDATE_OTHERS) return true;
+	return (first->flags & CANDIDATE_REWRITTEN) && !same_addr(&first->home, to);
+}
+
+// listener_at finds a namespace's listener that asked for an address. The caller
+// has to release it.
+static __always_inline struct bpf_sock *listener_at(__u64 netns, const struct addr *asked, __u32 identity, __u16 port)
+{
+	struct listener key = { .netns = netns, .asked = *asked, .identity = identity, .port = port };
+	for (int turn = 0; turn < TURNS; turn++) {
+		key.turn = turn;
+		struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
+		if (sk) return sk;
+	}
+	return NULL;
 }
 
 // listens_on reports where a namespace is among the candidates of a port that
@@ -385,7 +396,8 @@ static __always_inline void begin_to_connect(ops_t *s)
 	__u64 netns = bpf_get_netns_cookie((void *)s);
 	__u16 port = bpf_ntohl(s->remote_port);
 	struct client_key k = { .netns = netns, .to = ops_remote(s), .from_port = s->local_port, .to_port = port };
-	if (!must_choose(netns, port, &k.to)) return;
+	struct candidate *first = candidate_at(netns, port, 0);
+	if (!first || !must_choose(first, &k.to)) return;
 	k.from = ops_local(s);
 	struct who me = {};
 	member_of(slot_in_force(), sk, netns, &me);

@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -117,52 +119,115 @@ func BenchmarkFlood(b *testing.B) {
 	race(b, f.lanes, 200, f.send)
 }
 
-// BenchmarkFloodWhole sends a million of them, and measures what that is to the
+// heard counts what a controller tells of decisions.
+type heard struct{ one, counted atomic.Uint64 }
+
+func (h *heard) told() uint64 { return h.one.Load() + h.counted.Load() }
+
+// hear listens to a controller until the benchmark ends.
+func hear(b *testing.B, p *process) *heard {
+	h := &heard{}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := api.NewClient(p.dir).Events(ctx, []events.Kind{events.Decision}, nil, func(e events.Event) error {
+			h.one.Add(e.Decided.Count)
+			h.counted.Add(e.Decided.Unreported)
+			return nil
+		}); ctx.Err() == nil {
+			b.Error("nothing is heard any more:", err)
+		}
+	}()
+	b.Cleanup(func() { cancel(); <-ended })
+	return h
+}
+
+// whole has a number of decisions made, and measures what that is to the
 // controller. Each has to be told, alone or in a number.
+func (h *heard) whole(b *testing.B, p *process, all uint64, decide func(n int)) {
+	b.Helper()
+	for h.told() == 0 { // until somebody listens
+		decide(100)
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(5 * time.Second) // what was not listened to is told by now
+	h.one.Store(0)
+	h.counted.Store(0)
+	before, cpu := memory(b, p.Process.Pid, "VmRSS"), cpuTime(b, p.Process.Pid)
+	decide(int(all))
+	for end := time.Now().Add(time.Minute); h.told() < all && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(5 * time.Second)
+	if n := h.told(); n != all {
+		b.Fatalf("%d of %d are told", n, all)
+	}
+	b.ReportMetric(float64(h.one.Load()), "one-by-one")
+	b.ReportMetric(float64(h.counted.Load()), "as-numbers")
+	b.ReportMetric(cpuTime(b, p.Process.Pid)-cpu, "controller-ms")
+	b.ReportMetric(memory(b, p.Process.Pid, "VmHWM")-before, "grown-MiB")
+}
+
+// BenchmarkFloodWhole sends a million datagrams that are refused.
 func BenchmarkFloodWhole(b *testing.B) {
 	f := openFlooded(b)
-	const all = 1_000_000
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var one, counted atomic.Uint64
-	listening := make(chan error, 1)
-	go func() {
-		listening <- api.NewClient(f.dir).Events(ctx, []events.Kind{events.Decision}, nil, func(e events.Event) error {
-			one.Add(e.Decided.Count)
-			counted.Add(e.Decided.Unreported)
-			return nil
-		})
-	}()
-	told := func() uint64 { return one.Load() + counted.Load() }
+	h := hear(b, f.process)
 	for b.Loop() {
-		sent := uint64(0)
-		for ; told() == 0; sent += 100 { // until somebody listens
-			f.lanes[1].do(b, func() error { return f.send(1, 1, func(time.Duration) {}) })
-			time.Sleep(100 * time.Millisecond)
-		}
-		time.Sleep(5 * time.Second) // what was not listened to is told by now
-		one.Store(0)
-		counted.Store(0)
-		before, cpu := memory(b, f.Process.Pid, "VmRSS"), cpuTime(b, f.Process.Pid)
-		f.lanes[1].do(b, func() error { return f.send(1, all/100, func(time.Duration) {}) })
-		for end := time.Now().Add(time.Minute); told() < all && time.Now().Before(end); {
-			time.Sleep(100 * time.Millisecond)
-		}
-		time.Sleep(5 * time.Second)
-		if n := told(); n != all {
-			b.Fatalf("%d of %d are told", n, all)
-		}
-		b.ReportMetric(float64(one.Load()), "one-by-one")
-		b.ReportMetric(float64(counted.Load()), "as-numbers")
-		b.ReportMetric(cpuTime(b, f.Process.Pid)-cpu, "controller-ms")
-		b.ReportMetric(memory(b, f.Process.Pid, "VmHWM")-before, "grown-MiB")
+		h.whole(b, f.process, 1_000_000, func(n int) {
+			f.lanes[1].do(b, func() error { return f.send(1, n/100, func(time.Duration) {}) })
+		})
 	}
 	b.ReportMetric(0, "ns/op")
-	select {
-	case err := <-listening:
+}
+
+// BenchmarkFloodCalls calls connect(2) a million times in vain, refused by the
+// syscall tier. Then it compares what a call takes with the controller, and while
+// that is stopped, so that nobody reads what the programs report.
+func BenchmarkFloodCalls(b *testing.B) {
+	const n = 10
+	haveCgroups(b, n)
+	p := startController(b, policyText(n, n))
+	h := hear(b, p)
+	if err := enterCgroup(memberPath(0)); err != nil {
 		b.Fatal(err)
-	default:
 	}
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err := errors.Join(err, enterCgroup("/")); err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(s)
+	to := &unix.SockaddrInet4{Port: refusedPort, Addr: [4]byte{127, 0, 0, 1}}
+	decide := func(n int) {
+		for range n {
+			if err := unix.Connect(s, to); err != unix.ECONNREFUSED {
+				b.Fatal("connect: ", err)
+			}
+		}
+	}
+	for b.Loop() {
+		h.whole(b, p, 1_000_000, decide)
+		const burst = 1000
+		var took [2][]float64
+		for range 100 {
+			for i, signal := range []unix.Signal{unix.SIGCONT, unix.SIGSTOP} {
+				if err := p.Process.Signal(signal); err != nil {
+					b.Fatal(err)
+				}
+				began := time.Now()
+				decide(burst)
+				took[i] = append(took[i], float64(time.Since(began).Nanoseconds())/burst)
+			}
+		}
+		if err := p.Process.Signal(unix.SIGCONT); err != nil {
+			b.Fatal(err)
+		}
+		for i, unit := range []string{"told-ns", "silent-ns"} {
+			slices.Sort(took[i])
+			b.ReportMetric(took[i][len(took[i])/2], unit)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
 }
 
 // cpuTime returns what a process has used, in milliseconds (proc(5), stat).

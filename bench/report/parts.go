@@ -109,11 +109,12 @@ var parts = []part{
 	{
 		name: "flood",
 		benchmarks: []benchmarks{
-			{"./bench", "^BenchmarkFlood$|^BenchmarkFloodWhole$", "1x"},
+			{"./bench", "^BenchmarkFlood$|^BenchmarkFloodWhole$|^BenchmarkFloodCalls$", "1x"},
 		},
 		tables: []table{
 			{benchmark: "Flood", caption: "A refused datagram of a flood, refused by nftables", row: "rules", col: "namespaces", unit: "p50-ns", show: "ns", base: "refuse-in-silence"},
 			{benchmark: "FloodWhole", caption: "1,000,000 of them: what is told, and what it takes of the controller"},
+			{benchmark: "FloodCalls", caption: "1,000,000 calls of connect(2), refused by the syscall tier: the same, and what a call takes, told and not"},
 		},
 	},
 	{

@@ -2,6 +2,8 @@ package compiler
 
 import (
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sort"
 
 	"github.com/sockns/sockns/model"
@@ -142,30 +144,27 @@ func identities(spaces []*space) map[string]uint32 {
 	return ids
 }
 
-// classes numbers the policies of namespaces and templates. Where policies are
-// shared, what has other rules has another class; where each namespace has its
-// own, the class stays.
-func classes(policies map[string]*chains, shared bool) map[string]uint32 {
-	byKey := make(map[string]uint32, len(policies))
-	key := func(name string, c *chains) string {
+// classes numbers the policies of namespaces and templates, and returns what
+// tells their numbers. Where policies are shared, what has other rules has another
+// class; where each namespace has its own, the class stays.
+func classes(policies map[string]*chains, shared bool) func(name string, c *chains) uint32 {
+	byKey := make(map[string]uint32)
+	if shared {
+		for c := range distinct(policies) {
+			byKey[c.name] = 1
+		}
+	} else {
+		for name := range policies {
+			byKey[name] = 1
+		}
+	}
+	number(byKey, slices.Collect(maps.Keys(byKey)), func(k string, try uint32) uint32 { return 1 + (hashOf(k)+try)%classBits })
+	return func(name string, c *chains) uint32 {
 		if shared {
-			return c.name
+			return byKey[c.name]
 		}
-		return name
+		return byKey[name]
 	}
-	var keys []string
-	for name, c := range policies {
-		if k := key(name, c); byKey[k] == 0 {
-			byKey[k] = 1
-			keys = append(keys, k)
-		}
-	}
-	number(byKey, keys, func(k string, try uint32) uint32 { return 1 + (hashOf(k)+try)%classBits })
-	numbers := make(map[string]uint32, len(policies))
-	for name, c := range policies {
-		numbers[name] = byKey[key(name, c)]
-	}
-	return numbers
 }
 
 // number gives each name the first number that is not taken.

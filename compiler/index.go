@@ -163,19 +163,22 @@ func newIndex(r *resolver, policies map[string]*chains, levels []int, always map
 	for _, l := range levels {
 		ix.levels[l] = always[l]
 	}
-	numbers := classes(policies, r.passes.has(PassShare))
+	class := classes(policies, r.passes.has(PassShare))
+	first := make(map[*chains]*string) // of the namespaces that have them
+	byName := make(map[string]*string) // the same by the chains' name
 	for name, c := range policies {
-		ix.policies[name] = policyRef{name: c.name, class: numbers[name], apart: c.apart}
-	}
-	first := make(map[string]string) // by the name of the chains
-	for name, ref := range ix.policies {
-		if other, taken := first[ref.name]; !taken || name < other {
-			first[ref.name] = name
+		f := first[c]
+		if f == nil {
+			if f = byName[c.name]; f == nil {
+				f = &name
+				byName[c.name] = f
+			}
+			first[c] = f
 		}
+		*f = min(*f, name)
 	}
-	for name, ref := range ix.policies {
-		ref.countedUnder = first[ref.name]
-		ix.policies[name] = ref
+	for name, c := range policies {
+		ix.policies[name] = policyRef{name: c.name, class: class(name, c), apart: c.apart, countedUnder: *first[c]}
 	}
 	return ix
 }

@@ -319,6 +319,9 @@ func (l *lowering) bind(e *emitter, s side, v view, end End) {
 			l.portTerms(r.Protocols, r.Ports, s, v),
 			l.localTerms(l.n, r, s, onLoopback, false),
 		}
+		if len(dims[0]) == 0 || len(dims[1]) == 0 {
+			continue // it matches nothing here: nor does it end anywhere
+		}
 		if r.Action == model.Deny {
 			l.ask(e, transportsOf(r.Protocols), toRefuse)
 		}

@@ -200,32 +200,32 @@ func (tr *traffic) stop() {
 	tr.wait.Wait()
 }
 
-// dialIn makes a socket that belongs to a cgroup: a socket keeps the cgroup
-// that its maker was in.
-func dialIn(t *testing.T, h *Host, cg string, port int) net.Conn {
-	self := []byte(strconv.Itoa(os.Getpid()))
+// dialIn makes a socket that belongs to a cgroup.
+func dialIn(t *testing.T, h *Host, cg string, port int) (conn net.Conn) {
+	inCgroup(t, h, cg, func() {
+		var err error
+		if conn, err = net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+			fatal{t}.Fatalf("%v", err)
+		}
+	})
+	return conn
+}
+
+// inCgroup has the process in a cgroup while something is done: a socket keeps
+// the cgroup that its maker was in.
+func inCgroup(t *testing.T, h *Host, cg string, do func()) {
 	home, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		fatal{t}.Fatalf("%v", err)
 	}
-	back := ""
-	for line := range strings.Lines(string(home)) {
-		if p, ok := strings.CutPrefix(line, "0::"); ok {
-			back = strings.TrimSpace(p)
-		}
-	}
 	move := func(to string) {
-		if err := os.WriteFile(filepath.Join(h.Cgroups.Dir(to), "cgroup.procs"), self, 0); err != nil {
+		if err := os.WriteFile(filepath.Join(h.Cgroups.Dir(to), "cgroup.procs"), []byte("0"), 0o644); err != nil {
 			fatal{t}.Fatalf("%v", err)
 		}
 	}
 	move(cg)
-	conn, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-	move(back)
-	if err != nil {
-		fatal{t}.Fatalf("%v", err)
-	}
-	return conn
+	defer move(cgroupOf(string(home)))
+	do()
 }
 
 // TestRefusedTransaction has the kernel refuse the change of one device

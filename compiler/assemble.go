@@ -134,7 +134,7 @@ func assemble(r *resolver, spaces []*space, policies map[string]*chains, f Facts
 			a.table.Chains = append(a.table.Chains, *chain)
 		}
 	}
-	a.senderChains()
+	a.senderChain()
 	a.endings()
 	a.refusalChains(policies)
 	a.outputChains()
@@ -454,8 +454,9 @@ func (a *assembly) endings() {
 	// The first of the rules that remember takes the mark away from all.
 	first := ruleOf(append([]nft.Statement{nft.SetMark{}}, remember[0].Statements...)...)
 	forget := append([]nft.Rule{ruleOf(hasKept, jumpTo(nft.VerdictGoto, keptUDP)), first}, remember[1:]...)
-	a.chain(chainPass, "allowed; the answer to a datagram may come back", append([]nft.Rule{
-		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, jumpTo(nft.VerdictGoto, chainDone))}, forget...)...)
+	a.chain(chainPass, "allowed; the answer to a datagram may come back", append([]nft.Rule{ // as deep as chains get
+		ruleOf(noMark, nft.SetMark{}), ruleOf(anyMark, markBack),
+		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember...)...)
 	a.chain(chainAdmit, "the accepting end allows", sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
 	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(jumpTo(nft.VerdictGoto, chainDone)))
 	a.chain(chainAdmit+udp, "", append([]nft.Rule{sender}, forget...)...)

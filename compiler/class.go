@@ -92,8 +92,9 @@ func (a *assembly) policyRules(w lead) []nft.Rule {
 }
 
 // sender returns the rule that asks what the connecting end's policy says. Where
-// there are templates one of two maps is asked, and not the other when it has
-// answered: the priority may be the receiver's by then (chainWhose).
+// there are templates two maps are asked, and the second not when the first has
+// answered, whose elements go and don't jump: the priority may be the receiver's
+// by then (chainWhose).
 func (a *assembly) sender() nft.Rule {
 	if a.templates {
 		return ruleOf(jumpTo(nft.VerdictJump, chainSender))
@@ -101,14 +102,12 @@ func (a *assembly) sender() nft.Rule {
 	return ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap})
 }
 
-// senderChains makes the chains of [assembly.sender].
-func (a *assembly) senderChains() {
+// senderChain makes the chain of [assembly.sender].
+func (a *assembly) senderChain() {
 	if !a.templates {
 		return
 	}
 	a.chain(chainSender, "what does the connecting end say?",
-		ruleOf(nft.MatchMeta{Key: nft.MetaPriority, Mask: instanceBit, Value: instanceBit}, jumpTo(nft.VerdictGoto, chainInstance)),
+		ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}),
 		ruleOf(nft.VMap{Key: []nft.Field{priorityField}, Map: namespacesMap}))
-	a.chain(chainInstance, "the same of an instance of a template",
-		ruleOf(nft.VMap{Key: []nft.Field{{Kind: nft.FieldPriority, Mask: templateMask}}, Map: templatesMap}))
 }

@@ -37,6 +37,7 @@ func TestDepth(t *testing.T) {
 		}
 	}
 	t.Run("found", func(t *testing.T) { check(t, deepPolicy) })
+	t.Run("found with a template", func(t *testing.T) { check(t, deepTemplate) })
 	rapid.Check(t, func(t *rapid.T) { check(t, gen.Draw(t, "policy")) })
 }
 
@@ -67,6 +68,30 @@ socketNamespaces:
       - {ports: 1, protocol: [tcp], from: [corp, 10.0.1.0]}
       - {protocol: [tcp]}
     default: {bind: deny}
+`
+
+// deepTemplate led through everything that stands before and behind lists: packets with
+// a mark, the question to an instance of a template, and what ns0 says of itself.
+const deepTemplate = `apiVersion: sockns/v1
+socketNamespaces:
+  ns0:
+    members: [{unit: absent0.service}, {cgroup: /a}]
+    addresses: [10.0.0.0, '2001:db8:0::0', 10.0.0.2]
+    bind:
+      - {local: [10.0.0.0, any]}
+      - {}
+      - {ports: [1-1, 3]}
+    accept:
+      - {from: [any, any, any]}
+      - {ports: [1-1], protocol: [tcp], from: [10.0.0.0, '2001:db8:1000::/48']}
+  user:
+    each: /user.slice/user-*.slice
+    connect:
+      - {ports: [1-1, 1], to: [any]}
+      - {protocol: [tcp], to: [unmanaged]}
+      - {}
+      - {protocol: [tcp], to: [any]}
+    default: {bind: allow}
 `
 
 // deepest returns the longest way through a table's chains from a base chain.

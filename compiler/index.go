@@ -75,12 +75,12 @@ func (ix *Index) Namespace(name string) []Placed {
 	if name != templateOf(name) {
 		return []Placed{{marksMap, nft.Element{Key: key, Data: markValue(id), Comment: comment}}}
 	}
-	local := jumpTo(nft.VerdictJump, ix.policies[name].chain(partLocal))
+	local := ix.policies[name].chain(partLocal)
 	if id&instanceBit != 0 {
-		return []Placed{{templatesMap, nft.Element{Key: key, Verdict: local, Comment: comment}}}
+		return []Placed{{templatesMap, nft.Element{Key: key, Verdict: jumpTo(nft.VerdictGoto, local), Comment: comment}}}
 	}
 	return []Placed{
-		{namespacesMap, nft.Element{Key: key, Verdict: local, Comment: comment}},
+		{namespacesMap, nft.Element{Key: key, Verdict: jumpTo(nft.VerdictJump, local), Comment: comment}},
 		{marksMap, nft.Element{Key: key, Data: markValue(id)}},
 	}
 }

@@ -9,14 +9,13 @@ import (
 
 // The chains that all policies end in; see assemble.go.
 const (
-	chainPass     = "pass"     // remember where a datagram's answer may come from, accept
-	chainDone     = "done"     // accept
-	chainAdmit    = "admit"    // the accepting end allows: ask the connecting end, then pass; with variants for each transport
-	chainSender   = "sender"   // ask the connecting end, where there are templates
-	chainInstance = "instance" // an instance of one
-	chainAnswers  = "answers"  // accept the answer to a datagram that passed
-	chainSame     = "same"     // packets between two sockets of one namespace: by its own rules
-	chainWhose    = "whose"    // put the identity of the packet's socket into the priority
+	chainPass    = "pass"    // remember where a datagram's answer may come from, accept
+	chainDone    = "done"    // accept
+	chainAdmit   = "admit"   // the accepting end allows: ask the connecting end, then pass; with variants for each transport
+	chainSender  = "sender"  // ask the connecting end, where there are templates
+	chainAnswers = "answers" // accept the answer to a datagram that passed
+	chainSame    = "same"    // packets between two sockets of one namespace: by its own rules
+	chainWhose   = "whose"   // put the identity of the packet's socket into the priority
 )
 
 // The places where a policy's lists are asked, and the names of their first

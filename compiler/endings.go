@@ -20,6 +20,10 @@ type ending struct {
 	errno model.Errno
 }
 
+func compareEndings(a, b ending) int {
+	return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.rule, b.rule), cmp.Compare(a.end, b.end), cmp.Compare(a.errno, b.errno))
+}
+
 // refusePrefix begins the names of the chains of endings, which nothing else
 // does: a dot is in no namespace's name.
 const refusePrefix = "refuse."
@@ -78,9 +82,7 @@ func (a *assembly) refusalChains(policies map[string]*chains) {
 	for e := range used {
 		list = append(list, e)
 	}
-	slices.SortFunc(list, func(a, b ending) int {
-		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.rule, b.rule), cmp.Compare(a.end, b.end), cmp.Compare(a.errno, b.errno))
-	})
+	slices.SortFunc(list, compareEndings)
 	for _, e := range list {
 		a.chain(e.chain(), "", append(e.report(a.whose(), a.sender()), reject(e.errno)...)...)
 	}

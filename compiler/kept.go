@@ -1,6 +1,10 @@
 package compiler
 
 import (
+	"encoding/binary"
+	"maps"
+	"slices"
+
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
 )
@@ -78,6 +82,7 @@ func (c *chains) sets() {
 // keep keeps what policies are, whose map is not used otherwise from here on.
 func keep(r *resolver, spaces []*space, policies map[string]*chains, by map[string]*model.SocketNamespace, index *Index) *keptDevice {
 	briefs := make(map[*chains]*chains)
+	same := common{endings: make(map[string]map[ending]bool), parts: make(map[string][]string)}
 	for name, c := range policies {
 		if c.list == nil {
 			continue
@@ -85,11 +90,45 @@ func keep(r *resolver, spaces []*space, policies map[string]*chains, by map[stri
 		b := briefs[c]
 		if b == nil {
 			b = c.brief()
+			same.share(b)
 			briefs[c] = b
 		}
 		policies[name] = b
 	}
 	return &keptDevice{resolver: r, spaces: spaces, index: index, policies: policies, by: by}
+}
+
+// common has each of what policies mostly have alike once.
+type common struct {
+	endings map[string]map[ending]bool
+	parts   map[string][]string
+	key     []byte
+}
+
+// share has a policy hold what others hold too in the same memory.
+func (s *common) share(c *chains) {
+	list := slices.SortedFunc(maps.Keys(c.endings), compareEndings)
+	key := s.key[:0]
+	for _, e := range list {
+		key = append(key, byte(e.hook))
+		key = binary.AppendUvarint(key, uint64(e.rule))
+		key = appendText(appendText(key, string(e.end)), string(e.errno))
+	}
+	if known, ok := s.endings[string(key)]; ok {
+		c.endings = known
+	} else {
+		s.endings[string(key)] = c.endings
+	}
+	key = key[:0]
+	for _, part := range c.parts {
+		key = appendText(key, part)
+	}
+	if known, ok := s.parts[string(key)]; ok {
+		c.parts = known
+	} else {
+		s.parts[string(key)] = c.parts
+	}
+	s.key = key
 }
 
 // firstsOf returns the first namespace of those that have a policy, by its name.

@@ -182,15 +182,15 @@ var HookErrors = map[Hook][]Errno{
 // Rule is one entry of a hook's list. The first that matches decides.
 type Rule struct {
 	Hook      Hook
-	Index     int // from 1, in its list
+	Log       bool
+	Audit     bool // only with Deny: counted and reported, but the rules behind it decide
+	Index     int  // from 1, in its list
 	Action    Action
 	Error     Errno       // empty: the hook's default; only with Deny
 	Protocols []Protocol  // empty: all
 	Ports     []PortRange // empty: all; bind and accept: local, connect: remote
 	Local     []Peer      // empty: the namespace's addresses, all where it has none
 	Peers     []Peer      // to or from; empty: any; never set for bind
-	Log       bool
-	Audit     bool // only with Deny: counted and reported, but the rules behind it decide
 	Pos       Position
 }
 

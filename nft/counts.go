@@ -25,13 +25,24 @@ func (c *Conn) readCounts(table string, idle bool, elements func(set string) boo
 	if err := c.readSets(&t, elements); err != nil {
 		return nil, err
 	}
-	chains, err := c.readChains(table)
+	// Most chains have a name alone, and are many.
+	var names []string
+	others := make(map[string]Chain)
+	err = c.eachChain(table, func(chain Chain) {
+		names = append(names, chain.Name)
+		if chain.Comment != "" || chain.Base != nil {
+			others[chain.Name] = chain
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	for i := range chains {
-		chain := &chains[i]
-		err := c.readRules(table, chain.Name, func(a attrs) error {
+	for _, name := range names {
+		chain, ok := others[name]
+		if !ok {
+			chain.Name = name
+		}
+		err := c.readRules(table, name, func(a attrs) error {
 			r, counts, err := decodeCount(a, idle)
 			if counts {
 				chain.Rules = append(chain.Rules, r)
@@ -42,7 +53,7 @@ func (c *Conn) readCounts(table string, idle bool, elements func(set string) boo
 			return nil, err
 		}
 		if chain.Rules != nil || chain.Comment != "" {
-			t.Chains = append(t.Chains, *chain)
+			t.Chains = append(t.Chains, chain)
 		}
 	}
 	return &t, nil

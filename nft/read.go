@@ -150,16 +150,21 @@ func (c *Conn) header(name string) (t Table, err error) {
 
 // readChains reads the chains of a table, without their rules.
 func (c *Conn) readChains(table string) (chains []Chain, err error) {
-	err = c.dump(unix.NFT_MSG_GETCHAIN,
+	err = c.eachChain(table, func(chain Chain) { chains = append(chains, chain) })
+	return chains, err
+}
+
+// eachChain reads the chains of a table without their rules.
+func (c *Conn) eachChain(table string, visit func(Chain)) error {
+	return c.dump(unix.NFT_MSG_GETCHAIN,
 		func(w *wire) { w.str(unix.NFTA_CHAIN_TABLE, table) },
 		func(a attrs) error {
 			of, chain, err := decodeChain(a)
 			if of == table {
-				chains = append(chains, chain)
+				visit(chain)
 			}
 			return err
 		})
-	return chains, err
 }
 
 // readRules reads the rules of one chain. A dump of a whole table's walks past

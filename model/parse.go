@@ -281,7 +281,7 @@ func (r *reader) word(n *yaml.Node, what string, allowed ...string) (string, boo
 	}
 	for _, a := range allowed {
 		if s == a {
-			return s, true
+			return a, true // not s, which is memory of each place
 		}
 	}
 	r.errorf(r.at(n), "%s is %q%s (allowed: %s)", what, s, suggest(s, allowed), oneOf(allowed))

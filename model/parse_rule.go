@@ -134,6 +134,17 @@ func (r *reader) protocols(v *yaml.Node) []Protocol {
 		}
 		list = append(list, Protocol(s))
 	}
+	return sharedProtocols(list)
+}
+
+// sharedProtocols returns a list of protocols in the memory that all lists of the
+// same share, if there is: most name one, or tcp and udp.
+func sharedProtocols(list []Protocol) []Protocol {
+	for i := range Protocols {
+		if end := i + len(list); i < end && end <= len(Protocols) && slices.Equal(list, Protocols[i:end]) {
+			return Protocols[i:end:end]
+		}
+	}
 	return list
 }
 

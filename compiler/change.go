@@ -3,7 +3,6 @@ package compiler
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/sockns/sockns/model"
 	"github.com/sockns/sockns/nft"
@@ -114,8 +113,7 @@ func (k *keptDevice) change(p *model.Policy, names model.Names, facts DeviceFact
 		if c.list == nil {
 			c = lowerPolicy(r, first)
 			c.name = name
-			owner, _, _ := strings.Cut(name, ".")
-			rename(c, r.ids[owner])
+			rename(c, r.ids[first.Name])
 		}
 		full[name] = c
 	}

@@ -16,7 +16,7 @@ func costsOf(t *testing.T, passes Passes, rules string) NamespaceCost {
 		Members: []Member{{Namespace: "web", Path: "/web", ID: 1, Level: 1}},
 	}, passes)
 	costs := prog.Devices[0].Costs()
-	if len(costs) != 2 || costs[1].Name != "web" || !strings.HasPrefix(costs[1].Policy, "web.") {
+	if len(costs) != 2 || costs[1].Name != "web" || !strings.HasPrefix(costs[1].Policy, sharedOwner+".") {
 		t.Fatalf("%+v", costs)
 	}
 	return costs[1]

@@ -29,12 +29,19 @@ func many(spaces []*space) bool {
 // share names each policy by its content, so that what changes gets other
 // chains, and, where they are shared, namespaces with the same rules use the
 // same. What the sets of groups hold is left out: a group that changes has the
-// chains that name it written anew in place, which packets see at once, too. The name begins with the first namespace that has the policy, for the
-// reader of nft list ruleset.
+// chains that name it written anew in place, which packets see at once, too. The
+// name begins with the namespace that has the policy, for the reader of nft list
+// ruleset, or with [sharedOwner] where policies are shared: it stays when the first
+// of those that have it goes.
 func share(r *resolver, spaces []*space, policies map[string]*chains) {
-	names := make(map[[sha256.Size]byte]string) // by the digest of the content, if they are shared
+	names := make(map[[sha256.Size]byte]string)  // by the digest of the content, if they are shared
+	firsts := make(map[[sha256.Size]byte]uint32) // identities of those that have it first
 	taken := make(map[string]bool)
-	var named []*chains
+	type naming struct {
+		c     *chains
+		first uint32
+	}
+	var named []naming
 	for _, s := range spaces {
 		c := policies[s.source.Name]
 		if c.name != "" {
@@ -47,17 +54,21 @@ func share(r *resolver, spaces []*space, policies map[string]*chains) {
 				short++ // another policy's digest begins like this one's
 			}
 			taken[hex.EncodeToString(sum[:short])] = true
-			names[sum] = s.source.Name + "." + hex.EncodeToString(sum[:short])
+			owner := s.source.Name
+			if r.passes.has(PassShare) {
+				owner = sharedOwner
+			}
+			firsts[sum] = r.ids[s.source.Name]
+			names[sum] = owner + "." + hex.EncodeToString(sum[:short])
 		}
 		c.name = names[sum]
-		named = append(named, c)
+		named = append(named, naming{c, firsts[sum]})
 	}
-	onAll(len(named), func(i int) {
-		c := named[i]
-		first, _, _ := strings.Cut(c.name, ".")
-		rename(c, r.ids[first])
-	})
+	onAll(len(named), func(i int) { rename(named[i].c, named[i].first) })
 }
+
+// sharedOwner begins the names of policies that may be shared.
+const sharedOwner = "shared"
 
 // shortDigest is how many bytes of a digest identify a text in names and comments.
 const shortDigest = 5

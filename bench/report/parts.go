@@ -123,11 +123,13 @@ var parts = []part{
 			{"./bench", "^BenchmarkBirth$/shared", "10000x"},
 			{"./bench", "^BenchmarkBirth$/different/=(10|1000)$", "10000x"},
 			{"./bench", "^BenchmarkBirth$/different/=10000$", "100x"},
+			{"./bench", "^BenchmarkBirthAwake$/shared", "10000x"},
 			{"./bench", "^BenchmarkFlush$|^BenchmarkEdit$|^BenchmarkEditFile$|^BenchmarkDevice$", "10x"},
 			{"./bench", "^BenchmarkMemory$", "1x"},
 		},
 		tables: []table{
 			{benchmark: "Birth", caption: "From mkdir of a member's cgroup until both tiers know it"},
+			{benchmark: "BirthAwake", caption: "The same on processors that are kept awake"},
 			{benchmark: "Flush", caption: "From the end of a foreign `nft flush ruleset` to the full repair"},
 			{benchmark: "Device", caption: "From the end of `ip netns add` until packets are decided there, and until calls are too"},
 			{benchmark: "Edit", caption: "From a saved file, which is the policy, to the committed change of one rule"},

@@ -13,6 +13,7 @@ import (
 // foreignChange is a commit by somebody else in a device namespace.
 type foreignChange struct {
 	device string
+	ns     string // its network namespace, which may have another name too (identityKey)
 	by     events.Actor
 	lost   bool     // notifications were lost: who changed what is not known
 	ended  *monitor // that heard the last thing it will hear; nil otherwise
@@ -29,8 +30,12 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 		switch {
 		case f.lost:
 			c.why = "notifications of nftables were lost"
-		case len(c.by[f.device]) < mostActors:
-			c.by[f.device] = append(c.by[f.device], f.by)
+		default:
+			for _, name := range r.namesOf(f) {
+				if len(c.by[name]) < mostActors {
+					c.by[name] = append(c.by[name], f.by)
+				}
+			}
 		}
 		if m := f.ended; m != nil {
 			r.emit(events.Event{Kind: events.Degraded, Device: f.device, Message: "nftables was not heard of any more and is listened to anew", Error: f.err.Error()})
@@ -46,6 +51,18 @@ func (r *Reconciler) foreignChanged(f foreignChange) error {
 		}
 	}
 	return r.sync(c)
+}
+
+// namesOf returns the names of the device namespace of a change: more than one where
+// a policy that can't be enforced gave it two.
+func (r *Reconciler) namesOf(f foreignChange) []string {
+	names := []string{f.device}
+	for name, d := range r.host.devices {
+		if name != f.device && identityKey(d) == f.ns {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // monitor listens for commits and changed addresses in one device namespace.
@@ -117,7 +134,7 @@ func (r *Reconciler) listen(device string, m *monitor) {
 		if !e.Lost && len(touched) == 0 {
 			continue
 		}
-		f := foreignChange{device: device, lost: e.Lost}
+		f := foreignChange{device: device, ns: m.ns, lost: e.Lost}
 		if !e.Lost {
 			f.by = actorOf(e.Generation, touched) // at once: it may end soon
 		}

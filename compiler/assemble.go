@@ -202,10 +202,7 @@ func (a *assembly) maps(spaces []*space) {
 			members[m.Level]++
 		}
 	}
-	templates := false
-	for _, s := range spaces {
-		templates = templates || s.source.Each != ""
-	}
+	a.templates = slices.ContainsFunc(spaces, func(s *space) bool { return s.source.Each != "" })
 	room := func(n int) []nft.Element { return make([]nft.Element, 0, n) }
 	add := func(s nft.Set) {
 		place[s.Name] = len(a.table.Sets)
@@ -222,8 +219,7 @@ func (a *assembly) maps(spaces []*space) {
 	}
 	add(nft.Set{Name: namespacesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true, Elements: room(len(spaces)),
 		Comment: "the connecting end's policy, by the identity that the packet carries over lo"})
-	if templates {
-		a.templates = true
+	if a.templates {
 		add(nft.Set{Name: templatesMap, Key: []nft.Type{nft.TypeClassID}, Data: nft.TypeVerdict, Linger: true,
 			Comment: "the same for the instances of templates, by what their identities begin with"})
 	}
@@ -449,7 +445,7 @@ func (a *assembly) endings() {
 	a.chain(chainAnswers, "a datagram that answers one that passed", answers...)
 	a.chain(chainDone, "allowed; the mark is what it was",
 		ruleOf(noMark, nft.SetMark{}, accept), ruleOf(markBack, accept), ruleOf(accept))
-	udp, keptUDP := transports{udp: true}.suffix(), chainAdmit+transports{udp: true}.suffix()+".marked"
+	udp, keptUDP := udpOnly.suffix(), chainAdmit+udpOnly.suffix()+".marked"
 	a.chain(keptUDP, "", append([]nft.Rule{ruleOf(markBack)}, remember...)...)
 	// The first of the rules that remember takes the mark away from all.
 	first := ruleOf(append([]nft.Statement{nft.SetMark{}}, remember[0].Statements...)...)
@@ -458,7 +454,7 @@ func (a *assembly) endings() {
 		ruleOf(noMark, nft.SetMark{}), ruleOf(anyMark, markBack),
 		ruleOf(nft.MatchMeta{Key: nft.MetaL4Proto, Not: true, Value: protoUDP}, accept)}, remember...)...)
 	a.chain(chainAdmit, "the accepting end allows", sender, ruleOf(jumpTo(nft.VerdictGoto, chainPass)))
-	a.chain(chainAdmit+transports{tcp: true}.suffix(), "", sender, ruleOf(jumpTo(nft.VerdictGoto, chainDone)))
+	a.chain(chainAdmit+tcpOnly.suffix(), "", sender, ruleOf(jumpTo(nft.VerdictGoto, chainDone)))
 	a.chain(chainAdmit+udp, "", append([]nft.Rule{sender}, forget...)...)
 	// In each policy it would be bound to the map thousands of times, and the
 	// kernel walks the list of a map's rules for each that is added (nf_tables_bind_set).

@@ -18,8 +18,8 @@ func (c Cost) plus(o Cost) Cost {
 	return Cost{c.Rules + o.Rules, c.Lookups + o.Lookups, c.Nanoseconds + o.Nanoseconds}
 }
 
-// NamespaceCost is what packets, without a mark of their own, of one socket namespace or instance cost at
-// worst, by where its rules are asked. A packet over lo is asked about twice in
+// NamespaceCost is what packets of one socket namespace or instance, without a
+// mark of their own, cost at worst, by where its rules are asked. A packet over lo is asked about twice in
 // input: at the accepting end's Accept and at the connecting end's Local.
 type NamespaceCost struct {
 	Name    string `json:"name"`

@@ -80,7 +80,7 @@ func portTerms(protocols []model.Protocol, ports []model.PortRange, s side, with
 			return nil
 		case within:
 			return numberTerms(0, ports, s)
-		case transports{tcp: true}:
+		case tcpOnly:
 			return numberTerms(protoTCP, ports, s)
 		default:
 			return numberTerms(protoUDP, ports, s)

@@ -73,7 +73,7 @@ func (l *lowering) ask(e *emitter, of transports, why reason) {
 		q.same = q.same.not(same)
 	}
 	if of.udp && q.answers && why != toName {
-		t, _ := transports{udp: true}.term(l.within)
+		t, _ := udpOnly.term(l.within)
 		e.rule("", append(t, jumpTo(nft.VerdictJump, chainAnswers))...)
 		q.answers = false
 	}

@@ -45,7 +45,7 @@ func (t transports) term(within transports) (term, bool) {
 		return nil, false
 	case within, anyTransport:
 		return nil, true
-	case transports{tcp: true}:
+	case tcpOnly:
 		return protocolTerm(protoTCP), true
 	}
 	return protocolTerm(protoUDP), true
@@ -54,9 +54,9 @@ func (t transports) term(within transports) (term, bool) {
 // suffix names the variants of chains that know the transport.
 func (t transports) suffix() string {
 	switch t {
-	case transports{tcp: true}:
+	case tcpOnly:
 		return "_tcp"
-	case transports{udp: true}:
+	case udpOnly:
 		return "_udp"
 	}
 	return ""
@@ -68,9 +68,9 @@ func (l *lowering) eachTransport(e *emitter, h model.Hook, entered bool, list fu
 	var tcp, udp int // rules of one alone
 	for _, r := range l.n.Rules(h) {
 		switch transportsOf(r.Protocols) {
-		case transports{tcp: true}:
+		case tcpOnly:
 			tcp++
-		case transports{udp: true}:
+		case udpOnly:
 			udp++
 		}
 	}
@@ -88,11 +88,11 @@ func (l *lowering) eachTransport(e *emitter, h model.Hook, entered bool, list fu
 		e.depth++
 	}
 	before := e.depth
-	l.within = transports{udp: true}
+	l.within = udpOnly
 	list()
 	after := e.depth
 	e.cur, e.depth = other, before
-	l.within = transports{tcp: true}
+	l.within = tcpOnly
 	list()
 	e.depth = max(e.depth, after)
 	l.within = anyTransport

@@ -319,7 +319,7 @@ func genIntervals(t *rapid.T, typ Type) []Element {
 	}
 	value := rapid.OneOf(genValue(typ), rapid.SampledFrom([]Value{low, highest(typ)}))
 	bounds := rapid.SliceOfN(value, 0, 8).Draw(t, "bounds")
-	slices.SortFunc(bounds, compareValues)
+	slices.SortFunc(bounds, Value.Compare)
 	var elements []Element
 	for len(bounds) > 1 {
 		first, last := bounds[0], bounds[1]
@@ -328,10 +328,10 @@ func genIntervals(t *rapid.T, typ Type) []Element {
 		}
 		if n := len(elements); n > 0 {
 			after, some := behind(elements[n-1].Key[1])
-			if !some || compareValues(last, after) < 0 {
+			if !some || last.Compare(after) < 0 {
 				break
 			}
-			if rapid.Bool().Draw(t, "adjacent") || compareValues(first, after) < 0 {
+			if rapid.Bool().Draw(t, "adjacent") || first.Compare(after) < 0 {
 				first = after
 			}
 		}

@@ -29,24 +29,10 @@ func checkRange(key []Value) error {
 	if len(key) != 2 || key[0].Type != key[1].Type {
 		return fmt.Errorf("an interval has a first and a last value")
 	}
-	if compareValues(key[1], key[0]) < 0 {
+	if key[1].Compare(key[0]) < 0 {
 		return fmt.Errorf("interval ends before it begins")
 	}
 	return nil
-}
-
-// compareValues orders two values of one type.
-func compareValues(a, b Value) int {
-	if c := a.Addr.Compare(b.Addr); c != 0 {
-		return c
-	}
-	switch {
-	case a.Num < b.Num:
-		return -1
-	case a.Num > b.Num:
-		return 1
-	}
-	return 0
 }
 
 // behind returns the next higher value, false if there is none.
@@ -101,7 +87,7 @@ func (s *Set) join() {
 	slices.SortStableFunc(s.Elements, func(a, b Element) int {
 		v, endA := at(&a)
 		w, endB := at(&b)
-		if c := compareValues(v, w); c != 0 || endA == endB {
+		if c := v.Compare(w); c != 0 || endA == endB {
 			return c
 		}
 		if endA {
@@ -115,7 +101,7 @@ func (s *Set) join() {
 		v, end := at(&e)
 		if open {
 			last := &joined[len(joined)-1].Key[1]
-			if *last = v; compareValues(v, joined[len(joined)-1].Key[0]) > 0 {
+			if *last = v; v.Compare(joined[len(joined)-1].Key[0]) > 0 {
 				*last = before(v)
 			}
 		}

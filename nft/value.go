@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -128,6 +129,11 @@ func (v Value) String() string {
 		return protocolName(uint8(v.Num))
 	}
 	return strconv.FormatUint(v.Num, 10)
+}
+
+// Compare orders values of one type.
+func (v Value) Compare(o Value) int {
+	return cmp.Or(v.Addr.Compare(o.Addr), cmp.Compare(v.Num, o.Num))
 }
 
 // classID returns the text of a class id as nft(8) prints it: major:minor in hex.

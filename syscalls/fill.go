@@ -37,10 +37,7 @@ const blockSize = 256
 // content returns what a slot holds that the program is in, for some programs.
 // The digest leaves out members and addresses, which come and go.
 func (p *Program) content(programs []byte) *content {
-	c := &content{members: make(map[uint64]member, len(p.Members)), locals: localsOf(p)}
-	for _, m := range p.Members {
-		c.members[m.Cgroup] = m.wire()
-	}
+	c := &content{members: membersOf(p), locals: localsOf(p)}
 	c.policies = sumBlocks(p.Policies, func(b []byte, q *Policy) []byte {
 		b, _ = binary.Append(b, binary.NativeEndian, q)
 		return b
@@ -98,33 +95,27 @@ func (t *Tier) fill(slot uint32, p *Program, want *content) error {
 		policies[i] = policy{q.Own, q.Bind, q.Connect, q.Accept, q.Taken, q.Source4, q.Source6, uint32(q.Flags)}
 	}
 	for _, f := range []struct {
-		name   string
-		size   int                   // that is needed
-		room   int                   // for what comes
-		update func(*ebpf.Map) error // from what the slot has
-		fill   func(*ebpf.Map) error // a new map
+		name string
+		size int                                    // that is needed
+		room int                                    // for what comes
+		put  func(m *ebpf.Map, have *content) error // from what the map has
 	}{
 		{"members", len(want.members), max(65536, 2*len(want.members)),
-			func(m *ebpf.Map) error { return putChanged(m, have.members, want.members) },
-			func(m *ebpf.Map) error { return putChanged(m, nil, want.members) }},
+			func(m *ebpf.Map, have *content) error { return putChanged(m, have.members, want.members) }},
 		{"locals", len(want.locals), max(1024, 2*len(want.locals)),
-			func(m *ebpf.Map) error { return putChanged(m, have.locals, want.locals) },
-			func(m *ebpf.Map) error { return putChanged(m, nil, want.locals) }},
+			func(m *ebpf.Map, have *content) error { return putChanged(m, have.locals, want.locals) }},
 		{"policies", len(policies), roomy(len(policies)),
-			func(m *ebpf.Map) error { return putBlocks(m, policies, have.policies, want.policies) },
-			func(m *ebpf.Map) error { return putBlocks(m, policies, blocks{}, want.policies) }},
+			func(m *ebpf.Map, have *content) error { return putBlocks(m, policies, have.policies, want.policies) }},
 		{"entries", len(p.Entries), roomy(len(p.Entries)),
-			func(m *ebpf.Map) error { return putBlocks(m, p.Entries, have.entries, want.entries) },
-			func(m *ebpf.Map) error { return putBlocks(m, p.Entries, blocks{}, want.entries) }},
+			func(m *ebpf.Map, have *content) error { return putBlocks(m, p.Entries, have.entries, want.entries) }},
 		{"ranges", len(p.Ranges), roomy(len(p.Ranges)),
-			func(m *ebpf.Map) error { return putBlocks(m, p.Ranges, have.ranges, want.ranges) },
-			func(m *ebpf.Map) error { return putBlocks(m, p.Ranges, blocks{}, want.ranges) }},
+			func(m *ebpf.Map, have *content) error { return putBlocks(m, p.Ranges, have.ranges, want.ranges) }},
 	} {
 		var err error
 		if m := t.slots[slot][f.name]; m != nil && have.members != nil && f.size <= int(m.MaxEntries()) {
-			err = f.update(m)
+			err = f.put(m, have)
 		} else {
-			err = t.replace(slot, f.name, f.room, f.fill)
+			err = t.replace(slot, f.name, f.room, func(m *ebpf.Map) error { return f.put(m, &content{}) })
 		}
 		if err != nil {
 			return fmt.Errorf("fill map %s: %w", f.name, err)

@@ -39,6 +39,15 @@ type local struct {
 	Address Address
 }
 
+// membersOf returns the members by the ids of their cgroups.
+func membersOf(p *Program) map[uint64]member {
+	members := make(map[uint64]member, len(p.Members))
+	for _, m := range p.Members {
+		members[m.Cgroup] = m.wire()
+	}
+	return members
+}
+
 // localsOf returns the local addresses with their owners.
 func localsOf(p *Program) map[local]uint32 {
 	locals := make(map[local]uint32, len(p.Locals))
@@ -159,10 +168,7 @@ func (t *Tier) Settle(p *Program) {
 }
 
 func (t *Tier) follow(p *Program) error {
-	members := make(map[uint64]member, len(p.Members))
-	for _, m := range p.Members {
-		members[m.Cgroup] = m.wire()
-	}
+	members := membersOf(p)
 	if err := followMap(t, "members", members); err != nil {
 		return err
 	}
@@ -242,10 +248,7 @@ func (t *Tier) Same(p *Program) (bool, error) {
 	if ok, err := t.current(t.contentOf(p).digest); err != nil || !ok {
 		return false, err
 	}
-	members := make(map[uint64]member, len(p.Members))
-	for _, m := range p.Members {
-		members[m.Cgroup] = m.wire()
-	}
+	members := membersOf(p)
 	if ok, err := sameMap(t, "members", members); err != nil || !ok {
 		return false, err
 	}
